@@ -1,0 +1,41 @@
+//! Publishes the monthly Discogs dumps record by record to a message broker, with checkpoints
+//! that survive any crash.
+//!
+//! The real pipeline sits behind three traits, [`time::Clock`], [`fs::FileSystem`] and
+//! [`broker::Broker`], so that what a simulator crashes at every operation is the code that ships.
+//! `ARCHITECTURE.md` has the bird's-eye view and the layers, in the order of the modules below.
+
+pub mod time;
+
+pub mod fs;
+
+pub mod dump;
+pub mod record;
+
+pub mod broker;
+
+pub mod frame;
+pub mod gzip;
+pub mod json;
+pub mod message;
+
+pub mod source;
+
+pub mod marker;
+
+pub mod window;
+
+pub mod extraction;
+
+pub mod driver;
+
+pub mod null;
+pub mod queue;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+pub mod spool;
+
+#[cfg(feature = "program")]
+pub mod config;
+#[cfg(feature = "program")]
+pub mod telemetry;
