@@ -21,8 +21,13 @@ pub mod message;
 
 pub mod source;
 
+pub mod dead_letter;
 pub mod marker;
 
+pub mod plan;
+
+pub mod link;
+pub mod saves;
 pub mod window;
 
 pub mod extraction;

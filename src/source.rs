@@ -41,3 +41,24 @@ pub enum Read {
         checksum: String,
     },
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+/// x
+pub enum SourceError {}
+/// x
+pub fn fingerprint(
+    _fs: &dyn crate::fs::FileSystem,
+    _path: &std::path::Path,
+) -> std::io::Result<String> {
+    todo!()
+}
+/// x
+pub fn checksum(
+    _fs: &dyn crate::fs::FileSystem,
+    _path: &std::path::Path,
+) -> std::io::Result<String> {
+    todo!()
+}
+/// x
+pub type Reads = Box<dyn Iterator<Item = Result<Read, SourceError>> + Send>;

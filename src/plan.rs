@@ -1,0 +1,228 @@
+//! What a run has to do: decided on start, from the dumps that are there and the state marker.
+//!
+//! | the marker says of a dump | its bytes are | then |
+//! |---|---|---|
+//! | nothing, or `pending` | | from record 1 |
+//! | `completed` | the same, or can't be told | skip |
+//! | `completed` | others | from record 1 |
+//! | `in_progress` or `failed`, with a checkpoint | the same | from the checkpoint |
+//! | `in_progress` or `failed`, with a checkpoint | others | from record 1 |
+//! | `in_progress` or `failed`, no checkpoint | | from record 1: the counts of other extractors were taken before the broker confirmed |
+//!
+//! When the user forces it, everything starts from record 1 whatever the marker says.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::dump::{Dump, Selection, Version};
+use crate::fs::{FileSystem, Lock};
+use crate::marker::{self, Checkpoint, FileProgress, Frontier, Marker, Paths, Status};
+use crate::source;
+
+/// What a run has to do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The version.
+    pub version: Version,
+    /// Where its state is.
+    pub paths: Paths,
+    /// The state that the run goes on from.
+    pub marker: Marker,
+    /// The dumps to read, in processing order.
+    pub dumps: Vec<PlannedDump>,
+    /// What the user must be told.
+    pub warnings: Vec<String>,
+}
+
+/// A dump to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDump {
+    /// The dump.
+    pub dump: Dump,
+    /// Where to go on, and in which bytes.
+    pub checkpoint: Checkpoint,
+}
+
+/// Why a run can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Another extractor works in the same directory.
+    #[error(
+        "{} is locked by another extractor: {owner}; wait for its end, or stop it",
+        .path.display()
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the other one wrote into it.
+        owner: String,
+    },
+    /// The file system failed.
+    #[error("cannot {operation} {}: {error}", .path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the file system said.
+        error: io::Error,
+    },
+}
+
+fn failed(operation: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> PlanError {
+    move |error| PlanError::Io {
+        operation,
+        path,
+        error,
+    }
+}
+
+/// Locks the state directory for this process; `owner` names it to the next one. The lock is
+/// held until it is dropped, or the process dies.
+///
+/// # Errors
+/// [`PlanError::Locked`] names the extractor that has it.
+pub fn lock(fs: &dyn FileSystem, paths: &Paths, owner: &str) -> Result<Box<dyn Lock>, PlanError> {
+    let path = paths.directory().join(".extraction.lock");
+    fs.lock(&path, owner).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => PlanError::Locked {
+            path,
+            owner: error.to_string(),
+        },
+        _ => PlanError::Io {
+            operation: "lock",
+            path,
+            error,
+        },
+    })
+}
+
+/// Decides what a run of `selection` has to do, with its state in `paths`.
+///
+/// # Errors
+/// What the file system said of the state directory or a dump.
+pub fn plan(
+    fs: &dyn FileSystem,
+    selection: Selection,
+    paths: Paths,
+    is_forced: bool,
+) -> Result<Plan, PlanError> {
+    let loaded = marker::load(fs, &paths);
+    let loaded = loaded.map_err(failed(
+        "load the state marker in",
+        paths.directory().to_owned(),
+    ))?;
+    let mut warnings = loaded.warnings;
+    let mut marker = loaded
+        .marker
+        .unwrap_or_else(|| Marker::new(&selection.version));
+    marker.current_version = Some(selection.version.clone());
+    if is_forced {
+        let download_phase = std::mem::take(&mut marker.download_phase);
+        marker = Marker {
+            download_phase,
+            ..Marker::new(&selection.version)
+        };
+    }
+
+    let mut dumps = Vec::new();
+    for dump in selection.dumps {
+        let entry = marker.file(&dump.file_name()).cloned().unwrap_or_default();
+        let decided = decide(fs, &dump, &entry).map_err(failed("read", dump.path.clone()))?;
+        warnings.extend(decided.warning);
+        if let Some(checkpoint) = decided.checkpoint {
+            if entry.status == Status::Completed {
+                marker.summary.overall_status = Status::InProgress;
+            }
+            *marker.file_mut(&dump.file_name()) = begun(entry, &checkpoint);
+            dumps.push(PlannedDump { dump, checkpoint });
+        }
+    }
+    Ok(Plan {
+        version: selection.version,
+        paths,
+        marker,
+        dumps,
+        warnings,
+    })
+}
+
+/// The entry of a dump that is to be read from `checkpoint` on.
+fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
+    let is_resumed = checkpoint.frontier != Frontier::default();
+    FileProgress {
+        status: if is_resumed {
+            Status::InProgress
+        } else {
+            Status::Pending
+        },
+        records_extracted: checkpoint.frontier.record,
+        messages_published: checkpoint.frontier.published(),
+        batches_sent: checkpoint.frontier.published(),
+        started_at: entry.started_at.filter(|_| is_resumed),
+        completed_at: None,
+        source_checksum: None,
+        checkpoint: is_resumed.then(|| checkpoint.clone()),
+        unknown: entry.unknown,
+    }
+}
+
+/// What to do with one dump.
+struct Decided {
+    /// Where to begin; `None` to skip it.
+    checkpoint: Option<Checkpoint>,
+    warning: Option<String>,
+}
+
+fn decide(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<Decided> {
+    let start = Checkpoint {
+        fingerprint: source::fingerprint(fs, &dump.path)?,
+        file_bytes: fs.metadata(&dump.path)?.length,
+        frontier: Frontier::default(),
+    };
+    let name = dump.file_name();
+    let is_completed = entry.status == Status::Completed;
+    let from_start = |warning: Option<String>| {
+        Ok(Decided {
+            checkpoint: Some(start.clone()),
+            warning,
+        })
+    };
+    match &entry.checkpoint {
+        Some(checkpoint) if checkpoint.fingerprint != start.fingerprint => from_start(Some(
+            format!("{name} is not the file that was read before: starting again at record 1"),
+        )),
+        Some(_) if is_completed => Ok(Decided {
+            checkpoint: None,
+            warning: None,
+        }),
+        Some(checkpoint) => Ok(Decided {
+            checkpoint: Some(checkpoint.clone()),
+            warning: None,
+        }),
+        None if is_completed => match is_changed(fs, dump, entry)? {
+            false => Ok(Decided {
+                checkpoint: None,
+                warning: None,
+            }),
+            true => from_start(Some(format!(
+                "{name} no longer has the checksum that it was completed with: processing it again"
+            ))),
+        },
+        None if entry.records_extracted > 0 => from_start(Some(format!(
+            "{name} was begun by an extractor that saved no checkpoint: starting at record 1"
+        ))),
+        None => from_start(None),
+    }
+}
+
+/// Whether a completed dump has other bytes than the checksum of another extractor says. This
+/// reads the whole file; dumps that we completed have a fingerprint instead.
+fn is_changed(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<bool> {
+    let is_sha256 =
+        |text: &&String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match entry.source_checksum.as_ref().filter(is_sha256) {
+        Some(checksum) => Ok(!source::checksum(fs, &dump.path)?.eq_ignore_ascii_case(checksum)),
+        None => Ok(false),
+    }
+}
