@@ -6,6 +6,11 @@
 //! command that runs its `rabbitmqctl`, for the tests that set limits and alarms, which everybody
 //! on that RabbitMQ feels. Tests whose variable is not set say so and pass.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a step that fails in a test is a failed test"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -222,13 +222,17 @@ async fn declare_queue(
 
 fn acknowledgement(confirmation: Confirmation) -> Acknowledgement {
     match confirmation {
-        Confirmation::Ack(returned) => Acknowledgement::Ack(returned.map(describe)),
-        Confirmation::Nack(returned) => Acknowledgement::Nack(returned.map(describe)),
+        Confirmation::Ack(returned) => {
+            Acknowledgement::Ack(returned.map(|returned| describe(&returned)))
+        }
+        Confirmation::Nack(returned) => {
+            Acknowledgement::Nack(returned.map(|returned| describe(&returned)))
+        }
         Confirmation::NotRequested => unreachable!("the channel is in confirm mode"),
     }
 }
 
-fn describe(returned: BasicReturnMessage) -> Return {
+fn describe(returned: &BasicReturnMessage) -> Return {
     let why = format!(
         "{} {} from exchange `{}`, routing key `{}`; bind a queue to it",
         returned.reply_code, returned.reply_text, returned.exchange, returned.routing_key

@@ -350,8 +350,8 @@ mod tests {
             }
         }
 
-        fn step(&mut self, step: Step) {
-            match step {
+        fn step(&mut self, step: &Step) {
+            match *step {
                 Step::Publish { routable, retry } => self.publish(routable, retry),
                 Step::Route => self.route(),
                 Step::Acknowledge {
@@ -471,7 +471,7 @@ mod tests {
         fn every_attempt_gets_its_own_answer_whatever_confirm_brings_a_return(steps in steps()) {
             let mut world = World::new();
             for step in steps {
-                world.step(step);
+                world.step(&step);
             }
             world.settle();
             prop_assert_eq!(world.answers.len() as u64, world.published);
