@@ -214,14 +214,9 @@ impl RabbitMq {
 impl Broker for RabbitMq {
     fn submit(&mut self, command: Command) {
         let commands = self.commands.as_ref().expect("set until dropped");
-        if let Err(unsent) = commands.send(command)
-            && let Command::Connect(session) = unsent.0
-        {
-            let why = "the thread that talks to RabbitMQ has panicked; see above".to_owned();
-            let permanent = true;
-            self.sender
-                .send(Event::Disconnected(session, Disconnect { why, permanent }));
-        }
+        let sent = commands.send(command);
+        // Otherwise the program would wait for an answer that nobody gives.
+        assert!(sent.is_ok(), "the RabbitMQ thread has panicked");
     }
 
     fn poll(&mut self, deadline: Instant) -> Option<Event> {
@@ -358,8 +353,7 @@ impl Worker {
             return Ok(());
         };
         let error = self.root_cause(error, link).await;
-        if let Some(limit) = failure::size_limit(&error) {
-            let why = format!("{error}; raise max_message_size of RabbitMQ to take it");
+        if let Some((limit, why)) = failure::size_limit(&error) {
             let events = &self.events;
             unanswered.refuse_larger(limit, &why, &mut |event| events.send(event));
         }

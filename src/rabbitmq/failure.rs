@@ -26,6 +26,11 @@ pub(super) fn disconnect(address: &AmqpAddress, error: &lapin::Error) -> Disconn
     let diagnosis = match error.kind() {
         ErrorKind::ProtocolError(error) => diagnose_protocol(error),
         ErrorKind::IOError(error) => diagnose_io(error),
+        ErrorKind::ParsingError(_) => Diagnosis {
+            cause: "what answers does not speak AMQP 0-9-1".to_owned(),
+            hint: "is this the right port, and is it one for amqp:// or for amqps://?",
+            permanent: false,
+        },
         _ => Diagnosis {
             cause: error.to_string(),
             hint: "is RabbitMQ reachable and running?",
@@ -63,7 +68,7 @@ fn diagnose_protocol(error: &AMQPError) -> Diagnosis {
         _ => ("see the log of RabbitMQ", false),
     };
     Diagnosis {
-        cause: format!("{code} {message}"),
+        cause: format!("{code} {}", message.trim_end_matches('.')),
         hint,
         permanent,
     }
@@ -87,9 +92,9 @@ fn diagnose_io(error: &io::Error) -> Diagnosis {
     }
 }
 
-/// The largest body in bytes that the broker takes, if `error` says that one was larger:
-/// `PRECONDITION_FAILED - message size 10 is larger than configured max size 9`.
-pub(super) fn size_limit(error: &lapin::Error) -> Option<usize> {
+/// The largest body in bytes that the broker takes, and why a larger one is refused, if `error` is
+/// about one: `PRECONDITION_FAILED - message size 10 is larger than configured max size 9`.
+pub(super) fn size_limit(error: &lapin::Error) -> Option<(usize, String)> {
     let ErrorKind::ProtocolError(error) = error.kind() else {
         return None;
     };
@@ -99,7 +104,8 @@ pub(super) fn size_limit(error: &lapin::Error) -> Option<usize> {
         .1
         .split_once("max size ")?;
     let digits = limit.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
+    let why = format!("{message}; raise max_message_size in the configuration of RabbitMQ");
+    Some((digits.parse().ok()?, why))
 }
 
 #[cfg(test)]
@@ -162,7 +168,7 @@ mod tests {
     fn the_size_limit_is_in_the_message() {
         let check = |message: &str, expected| {
             assert_eq!(
-                size_limit(&protocol_error(406, message)),
+                size_limit(&protocol_error(406, message)).map(|(limit, _)| limit),
                 expected,
                 "{message}"
             );
