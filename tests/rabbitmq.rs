@@ -1,0 +1,736 @@
+//! The RabbitMQ broker against a real RabbitMQ, through the door that the program uses: commands
+//! in, events out.
+//!
+//! `RABBITMQ_TEST_URL` names the RabbitMQ, for example `amqp://guest:guest@localhost:5672`; the
+//! tests create exchanges and queues there and delete them again. `RABBITMQ_TEST_CTL` is the
+//! command that runs its `rabbitmqctl`, for the tests that set limits and alarms, which everybody
+//! on that RabbitMQ feels. Tests whose variable is not set say so and pass.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a step that fails in a test is a failed test"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process;
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use discogs_extractor::broker::{
+    Broker, Command, Disconnect, Event, Message, Session, Subject, Tag,
+};
+use discogs_extractor::dump::Kind;
+use discogs_extractor::rabbitmq::{
+    AmqpAddress, DeclaredQueue, QueueType, RabbitMq, RabbitMqConfig, Topology,
+};
+use discogs_extractor::record::Ordinal;
+use discogs_extractor::time::{Clock, SystemClock};
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+
+/// No event within this time is a failure. Never waited for by a test that passes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many messages the tests leave unanswered.
+const WINDOW: usize = 1_000;
+
+/// Limits and alarms concern every connection, so tests that set some run alone.
+static BROKER: RwLock<()> = RwLock::new(());
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the RabbitMQ is cannot be known otherwise"
+)]
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    if value.is_none() {
+        println!("skipped, because {name} is not set");
+    }
+    value
+}
+
+/// The real RabbitMQ, as an administrator and the consumers see it.
+struct RealBroker {
+    url: String,
+    /// Begins the names of all exchanges and queues of this test.
+    prefix: String,
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+    _connection: Connection,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
+    _alone: Option<RwLockWriteGuard<'static, ()>>,
+}
+
+impl RealBroker {
+    /// The RabbitMQ for the test `name`, or `None` if there is none.
+    fn shared(name: &str) -> Option<Self> {
+        let url = variable("RABBITMQ_TEST_URL")?;
+        let guard = BROKER.read().unwrap_or_else(|error| error.into_inner());
+        Some(Self::open(url, name, Some(guard), None))
+    }
+
+    /// Likewise, with the command for `rabbitmqctl`, while no other test of this file runs.
+    fn alone(name: &str) -> Option<(Self, Control)> {
+        let url = variable("RABBITMQ_TEST_URL")?;
+        let control = Control(variable("RABBITMQ_TEST_CTL")?);
+        let guard = BROKER.write().unwrap_or_else(|error| error.into_inner());
+        Some((Self::open(url, name, None, Some(guard)), control))
+    }
+
+    fn open(
+        url: String,
+        name: &str,
+        shared: Option<RwLockReadGuard<'static, ()>>,
+        alone: Option<RwLockWriteGuard<'static, ()>>,
+    ) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (connection, channel) = runtime.block_on(async {
+            let connection = Connection::connect(&url, ConnectionProperties::default())
+                .await
+                .unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            (connection, channel)
+        });
+        let broker = Self {
+            url,
+            prefix: format!("discogs-extractor-test-{}-{name}", process::id()),
+            runtime,
+            channel,
+            _connection: connection,
+            _shared: shared,
+            _alone: alone,
+        };
+        broker.clean();
+        broker
+    }
+
+    fn exchange(&self, kind: Kind) -> String {
+        format!("{}-{kind}", self.prefix)
+    }
+
+    /// Declares the exchange of `kind` and a classic queue that is bound to it.
+    fn bind(&self, kind: Kind, arguments: &[(&str, AMQPValue)]) {
+        let exchange = self.exchange(kind);
+        self.declare_exchange(kind, ExchangeKind::Fanout);
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert((*name).into(), value.clone());
+        }
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let (channel, name) = (&self.channel, exchange.as_str());
+        self.runtime.block_on(async {
+            let declared = channel.queue_declare(name.into(), options, table);
+            declared.await.unwrap();
+            let (options, table) = (QueueBindOptions::default(), FieldTable::default());
+            let bound = channel.queue_bind(name.into(), name.into(), "".into(), options, table);
+            bound.await.unwrap();
+        });
+    }
+
+    fn declare_exchange(&self, kind: Kind, exchange_kind: ExchangeKind) {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let table = FieldTable::default();
+        let name = self.exchange(kind).as_str().into();
+        let declared = self
+            .channel
+            .exchange_declare(name, exchange_kind, options, table);
+        self.runtime.block_on(declared).unwrap();
+    }
+
+    fn delete_exchange(&self, kind: Kind) {
+        let name = self.exchange(kind).as_str().into();
+        let options = ExchangeDeleteOptions::default();
+        let deleted = self.channel.exchange_delete(name, options);
+        self.runtime.block_on(deleted).unwrap();
+    }
+
+    /// Consumes `count` messages of `kind`: identity and body, in order.
+    fn consume(&self, kind: Kind, count: usize) -> Vec<(String, Vec<u8>)> {
+        let queue = self.exchange(kind).as_str().into();
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        self.runtime.block_on(async {
+            let consumer = self
+                .channel
+                .basic_consume(queue, "".into(), options, FieldTable::default())
+                .await
+                .unwrap();
+            let deliveries = consumer.take(count).map(Result::unwrap).map(|delivery| {
+                let id = delivery.properties.message_id().clone().unwrap();
+                (id.to_string(), delivery.data)
+            });
+            deliveries.collect().await
+        })
+    }
+
+    fn clean(&self) {
+        self.runtime.block_on(async {
+            for kind in Kind::ALL {
+                let name = self.exchange(kind);
+                let queue = QueueDeleteOptions::default();
+                let _ = self.channel.queue_delete(name.as_str().into(), queue).await;
+                let exchange = ExchangeDeleteOptions::default();
+                let _ = self
+                    .channel
+                    .exchange_delete(name.as_str().into(), exchange)
+                    .await;
+            }
+        });
+    }
+
+    fn address(&self) -> AmqpAddress {
+        self.url.parse().unwrap()
+    }
+
+    fn config(&self) -> RabbitMqConfig {
+        let mut config = RabbitMqConfig::new(vec![self.address()]);
+        config.topology = Topology::Fanout {
+            prefix: self.prefix.clone(),
+        };
+        config
+    }
+}
+
+impl Drop for RealBroker {
+    fn drop(&mut self) {
+        self.clean();
+    }
+}
+
+/// `rabbitmqctl`, as words separated by spaces.
+struct Control(String);
+
+impl Control {
+    fn run(&self, arguments: &[&str]) -> String {
+        let mut words = self.0.split_whitespace();
+        let output = process::Command::new(words.next().unwrap())
+            .args(words)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Runs `body` and then restores what it changed, also when it panics.
+    fn restoring(self, restore: &[&str], body: impl FnOnce(&Self)) {
+        struct Restore<'a>(&'a Control, &'a [&'a str]);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.run(self.1);
+            }
+        }
+        let _restore = Restore(&self, restore);
+        body(&self);
+    }
+}
+
+/// The program's side of a broker.
+struct Program {
+    broker: RabbitMq,
+    clock: Arc<dyn Clock>,
+    sessions: u64,
+    tags: u64,
+}
+
+impl Program {
+    fn new(config: RabbitMqConfig) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self {
+            broker: RabbitMq::new(config, Arc::clone(&clock)),
+            clock,
+            sessions: 0,
+            tags: 0,
+        }
+    }
+
+    fn connected(config: RabbitMqConfig) -> Self {
+        let mut program = Self::new(config);
+        program.connect();
+        program
+    }
+
+    fn connect(&mut self) {
+        let session = self.start_connecting();
+        assert_eq!(self.event(), Event::Connected(session));
+    }
+
+    fn start_connecting(&mut self) -> Session {
+        self.sessions += 1;
+        let session = Session(self.sessions);
+        self.broker.submit(Command::Connect(session));
+        session
+    }
+
+    fn publish(&mut self, kind: Kind, bytes: usize) -> Tag {
+        self.tags += 1;
+        let message = Arc::new(message(kind, self.tags, bytes));
+        self.broker
+            .submit(Command::Publish(Tag(self.tags), message));
+        Tag(self.tags)
+    }
+
+    fn event(&mut self) -> Event {
+        let deadline = self.clock.now() + PATIENCE;
+        self.broker.poll(deadline).expect("no event came")
+    }
+
+    /// The end of the present session, after any number of answers.
+    fn end(&mut self) -> Disconnect {
+        loop {
+            if let Event::Disconnected(session, disconnect) = self.event() {
+                assert_eq!(session, Session(self.sessions));
+                return disconnect;
+            }
+        }
+    }
+
+    /// No event is left.
+    fn assert_silent(&mut self) {
+        let now = self.clock.now();
+        assert_eq!(self.broker.poll(now), None);
+    }
+}
+
+fn message(kind: Kind, number: u64, bytes: usize) -> Message {
+    Message {
+        version: "20260801".parse().unwrap(),
+        route: kind,
+        subject: Subject::Record(Ordinal(number)),
+        sequence: number,
+        sha256: "0".repeat(64),
+        body: vec![b'x'; bytes],
+    }
+}
+
+fn check_refusal(config: RabbitMqConfig, permanent: bool, words: &[&str]) {
+    let mut program = Program::new(config);
+    program.start_connecting();
+    let Event::Disconnected(_, disconnect) = program.event() else {
+        panic!("not refused");
+    };
+    assert_eq!(disconnect.permanent, permanent, "{disconnect:?}");
+    for word in words {
+        assert!(disconnect.why.contains(word), "{word}: {disconnect:?}");
+    }
+}
+
+/// An address at which nobody listens.
+fn refused_address() -> AmqpAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    address("127.0.0.1", port)
+}
+
+fn address(host: &str, port: u16) -> AmqpAddress {
+    format!("amqp://me:secret@{host}:{port}").parse().unwrap()
+}
+
+#[test]
+fn nobody_listening_is_not_permanent() {
+    let config = RabbitMqConfig::new(vec![refused_address(), refused_address()]);
+    let ports = config.addresses.iter().map(|address| address.port);
+    let ports: Vec<_> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    check_refusal(config, false, &[&ports[0], &ports[1], "refused"]);
+}
+
+#[test]
+fn a_listener_that_says_nothing_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut config = RabbitMqConfig::new(vec![address("127.0.0.1", port)]);
+    config.connect_timeout = Duration::from_millis(50);
+    check_refusal(config, false, &["not ready within 50ms"]);
+}
+
+#[test]
+fn connecting_can_be_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut config = RabbitMqConfig::new(vec![address("127.0.0.1", port)]);
+    config.connect_timeout = Duration::MAX;
+    let mut program = Program::new(config);
+    program.start_connecting();
+    program.broker.submit(Command::Disconnect);
+    assert!(!program.end().permanent);
+
+    // Dropping gives up as well; the test would never end otherwise.
+    program.start_connecting();
+}
+
+#[test]
+fn a_second_session_is_refused_while_there_is_one() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut config = RabbitMqConfig::new(vec![address("127.0.0.1", port)]);
+    config.connect_timeout = Duration::MAX;
+    let mut program = Program::new(config);
+    program.start_connecting();
+    let second = program.start_connecting();
+    let event = program.event();
+    assert!(matches!(event, Event::Disconnected(session, _) if session == second));
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_permanent() {
+    check_refusal(RabbitMqConfig::new(Vec::new()), true, &["no address"]);
+    let mut config = RabbitMqConfig::new(vec![refused_address()]);
+    config.topology = Topology::Topic {
+        exchange: "e".repeat(256),
+    };
+    check_refusal(config, true, &["too long"]);
+}
+
+#[test]
+fn a_waker_ends_a_wait() {
+    let mut program = Program::new(RabbitMqConfig::new(vec![refused_address()]));
+    program.broker.waker().wake();
+    let deadline = program.clock.now() + PATIENCE;
+    assert_eq!(program.broker.poll(deadline), None);
+}
+
+#[test]
+fn messages_are_confirmed_and_arrive_in_order() {
+    let Some(real) = RealBroker::shared("order") else {
+        return;
+    };
+    real.bind(Kind::Labels, &[]);
+    let mut program = Program::connected(real.config());
+    const COUNT: usize = 5_000;
+    let mut confirmed = Vec::new();
+    for sent in 0..COUNT {
+        program.publish(Kind::Labels, 1_000);
+        if sent - confirmed.len() >= WINDOW {
+            confirmed.push(program.event());
+        }
+    }
+    while confirmed.len() < COUNT {
+        confirmed.push(program.event());
+    }
+    confirmed.sort_by_key(|event| match event {
+        Event::Confirmed(tag) => *tag,
+        other => panic!("{other:?}"),
+    });
+    let tags = (1..=COUNT as u64).map(Tag);
+    assert!(tags.map(Event::Confirmed).eq(confirmed));
+
+    let messages = (1..=COUNT as u64).map(|number| message(Kind::Labels, number, 1_000));
+    let expected: Vec<_> = messages
+        .map(|message| (message.id(), message.body))
+        .collect();
+    assert_eq!(real.consume(Kind::Labels, COUNT), expected);
+
+    program.broker.submit(Command::Disconnect);
+    assert_eq!(program.end().why, "closed on request");
+    program.assert_silent();
+}
+
+/// Mixed, because lapin hands the return of one message over with the confirm of another.
+#[test]
+fn an_unroutable_message_is_returned_and_never_confirmed() {
+    let Some(real) = RealBroker::shared("returned") else {
+        return;
+    };
+    real.bind(Kind::Labels, &[]);
+    let mut program = Program::connected(real.config());
+    for round in 1..=40_u64 {
+        let mut unanswered = BTreeMap::new();
+        for number in 0..500_u64 {
+            let unroutable = (number * number + round) % (1 + round % 7) == 0;
+            let kind = if unroutable {
+                Kind::Artists
+            } else {
+                Kind::Labels
+            };
+            unanswered.insert(program.publish(kind, 100), unroutable);
+        }
+        while !unanswered.is_empty() {
+            let event = program.event();
+            let (tag, returned) = match &event {
+                Event::Confirmed(tag) => (tag, false),
+                Event::Returned(tag, why) => {
+                    assert!(why.starts_with("312 NO_ROUTE"), "{why}");
+                    (tag, true)
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(unanswered.remove(tag), Some(returned), "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_rejects() {
+    let Some(real) = RealBroker::shared("full") else {
+        return;
+    };
+    let limits = [
+        ("x-max-length", AMQPValue::LongInt(1)),
+        ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+    ];
+    real.bind(Kind::Labels, &limits);
+    let mut program = Program::connected(real.config());
+    let first = program.publish(Kind::Labels, 1);
+    assert_eq!(program.event(), Event::Confirmed(first));
+    let second = program.publish(Kind::Labels, 1);
+    assert!(matches!(program.event(), Event::Rejected(tag, _) if tag == second));
+}
+
+#[test]
+fn declared_queues_are_bound() {
+    let Some(real) = RealBroker::shared("declared") else {
+        return;
+    };
+    for queue_type in [QueueType::Classic, QueueType::Quorum] {
+        let mut config = real.config();
+        config.queues = vec![DeclaredQueue {
+            name: format!("{}-{{kind}}", real.prefix),
+            queue_type,
+        }];
+        let mut program = Program::connected(config);
+        for kind in Kind::ALL {
+            let tag = program.publish(kind, 1);
+            assert_eq!(program.event(), Event::Confirmed(tag), "{kind}");
+        }
+        real.clean();
+    }
+}
+
+#[test]
+fn the_topic_profile_routes_by_kind() {
+    let Some(real) = RealBroker::shared("topic") else {
+        return;
+    };
+    let mut config = real.config();
+    config.topology = Topology::Topic {
+        exchange: real.exchange(Kind::Masters),
+    };
+    config.queues = vec![DeclaredQueue {
+        name: format!("{}-{{kind}}", real.prefix),
+        queue_type: QueueType::Classic,
+    }];
+    let mut program = Program::connected(config);
+    let tag = program.publish(Kind::Labels, 3);
+    assert_eq!(program.event(), Event::Confirmed(tag));
+    let received = real.consume(Kind::Labels, 1);
+    assert_eq!(received, [("20260801-labels-1".to_owned(), vec![b'x'; 3])]);
+}
+
+#[test]
+fn what_needs_an_administrator_is_permanent() {
+    let Some(real) = RealBroker::shared("permanent") else {
+        return;
+    };
+    let with = |change: &dyn Fn(&mut AmqpAddress)| {
+        let mut config = real.config();
+        change(&mut config.addresses[0]);
+        config
+    };
+    let wrong_password = with(&|address| address.password = "wrong".to_owned());
+    check_refusal(wrong_password, true, &["ACCESS_REFUSED", "password"]);
+    let wrong_vhost = with(&|address| address.vhost = "nowhere".to_owned());
+    check_refusal(wrong_vhost, true, &["nowhere", "virtual host"]);
+
+    real.declare_exchange(Kind::Masters, ExchangeKind::Direct);
+    let clash = real.exchange(Kind::Masters);
+    check_refusal(real.config(), true, &[&clash, "another name"]);
+}
+
+#[test]
+fn the_next_address_is_tried() {
+    let Some(real) = RealBroker::shared("addresses") else {
+        return;
+    };
+    let mut config = real.config();
+    config.addresses.insert(0, refused_address());
+    let mut program = Program::connected(config);
+    program.broker.submit(Command::Disconnect);
+    program.end();
+    program.connect();
+}
+
+#[test]
+fn a_deleted_exchange_ends_the_session_and_comes_back() {
+    let Some(real) = RealBroker::shared("deleted") else {
+        return;
+    };
+    real.bind(Kind::Labels, &[]);
+    let mut program = Program::connected(real.config());
+    for _ in 0..100 {
+        program.publish(Kind::Labels, 100);
+    }
+    real.delete_exchange(Kind::Labels);
+    for _ in 0..100 {
+        program.publish(Kind::Labels, 100);
+    }
+    let disconnect = program.end();
+    assert!(!disconnect.permanent, "{disconnect:?}");
+    assert!(disconnect.why.contains("NOT_FOUND"), "{disconnect:?}");
+
+    program.connect();
+    let tag = program.publish(Kind::Labels, 100);
+    assert!(matches!(program.event(), Event::Returned(returned, _) if returned == tag));
+}
+
+#[test]
+fn a_lost_connection_ends_the_session() {
+    let Some(real) = RealBroker::shared("lost") else {
+        return;
+    };
+    real.bind(Kind::Labels, &[]);
+    let proxy = Proxy::new(&real.address());
+    let mut config = real.config();
+    config.addresses[0].host = "127.0.0.1".to_owned();
+    config.addresses[0].port = proxy.port;
+    let mut program = Program::connected(config);
+    for _ in 0..WINDOW {
+        program.publish(Kind::Labels, 1_000);
+    }
+    proxy.cut();
+    let disconnect = program.end();
+    assert!(!disconnect.permanent, "{disconnect:?}");
+    program.assert_silent();
+    program.connect();
+}
+
+#[test]
+fn a_message_above_the_limit_is_refused() {
+    let Some((real, control)) = RealBroker::alone("large") else {
+        return;
+    };
+    const LIMIT: usize = 1_000_000;
+    let set = |limit: &str| format!("application:set_env(rabbit, max_message_size, {limit}).");
+    let get = "{ok, Size} = application:get_env(rabbit, max_message_size), Size.";
+    let before = control.run(&["eval", get]);
+    real.bind(Kind::Labels, &[]);
+    control.restoring(&["eval", &set(&before)], |control| {
+        control.run(&["eval", &set(&LIMIT.to_string())]);
+        let mut program = Program::connected(real.config());
+        let taken = program.publish(Kind::Labels, LIMIT);
+        assert_eq!(program.event(), Event::Confirmed(taken));
+        let large = program.publish(Kind::Labels, LIMIT + 1);
+        program.publish(Kind::Labels, 1);
+        let Event::Refused(tag, why) = program.event() else {
+            panic!("not refused");
+        };
+        assert_eq!(tag, large);
+        assert!(why.contains("max_message_size"), "{why}");
+        let disconnect = program.end();
+        assert!(!disconnect.permanent, "{disconnect:?}");
+        program.connect();
+    });
+}
+
+#[test]
+fn a_blocked_connection_can_be_closed() {
+    let Some((real, control)) = RealBroker::alone("blocked") else {
+        return;
+    };
+    real.bind(Kind::Labels, &[]);
+    let mut program = Program::connected(real.config());
+    let mut dropped = Program::connected(real.config());
+    let restore = ["set_vm_memory_high_watermark", "0.4"];
+    control.restoring(&restore, |control| {
+        control.run(&["set_vm_memory_high_watermark", "0"]);
+        for program in [&mut program, &mut dropped] {
+            program.publish(Kind::Labels, 1);
+            assert!(matches!(program.event(), Event::Blocked(_)));
+            program.publish(Kind::Labels, 1);
+        }
+        program.broker.submit(Command::Disconnect);
+        assert_eq!(program.end().why, "closed on request");
+        drop(dropped);
+    });
+
+    // The alarm is over, and so is the next one after an answer.
+    program.connect();
+    let tag = program.publish(Kind::Labels, 1);
+    assert_eq!(program.event(), Event::Confirmed(tag));
+}
+
+#[test]
+fn publishing_goes_on_after_an_alarm() {
+    let Some((real, control)) = RealBroker::alone("alarm") else {
+        return;
+    };
+    real.bind(Kind::Labels, &[]);
+    let mut program = Program::connected(real.config());
+    let restore = ["set_vm_memory_high_watermark", "0.4"];
+    let mut tag = Tag(0);
+    control.restoring(&restore, |control| {
+        control.run(&["set_vm_memory_high_watermark", "0"]);
+        tag = program.publish(Kind::Labels, 1);
+        assert!(matches!(program.event(), Event::Blocked(_)));
+    });
+    let mut events = [program.event(), program.event()];
+    events.sort_by_key(|event| *event == Event::Unblocked);
+    assert_eq!(events, [Event::Confirmed(tag), Event::Unblocked]);
+}
+
+/// A network between the program and the broker that can be cut.
+struct Proxy {
+    port: u16,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    fn new(target: &AmqpAddress) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let (accepted, target) = (Arc::clone(&streams), (target.host.clone(), target.port));
+        spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(target.clone()).unwrap();
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    accepted.lock().unwrap().push(from.try_clone().unwrap());
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port, streams }
+    }
+
+    /// Cuts every connection; new ones are possible.
+    fn cut(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy(port {})", self.port)
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the network between the program and the broker is on threads of its own"
+)]
+fn spawn(body: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(body);
+}
