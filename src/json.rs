@@ -100,7 +100,8 @@ pub(crate) enum Value {
 /// An entry of an object, or an item of an array.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
-    /// The name of the entry.
+    /// The name of the entry. It is written as it is, so it must need no escape; XML names, with
+    /// `@` or `#` before them, need none.
     pub(crate) key: Span,
     /// What it holds.
     pub(crate) value: Value,
@@ -219,9 +220,14 @@ impl Arena {
         self.text(self.node(id).key)
     }
 
+    fn key_bytes(&self, id: NodeId) -> &[u8] {
+        &self.text.as_bytes()[self.node(id).key.range()]
+    }
+
     /// The first entry of the name `key`.
     pub(crate) fn find(&self, chain: Chain, key: &str) -> Option<NodeId> {
-        self.iter(chain).find(|&id| self.key(id) == key)
+        self.iter(chain)
+            .find(|&id| self.key_bytes(id) == key.as_bytes())
     }
 
     /// Appends the value of `root` to `out` as compact JSON, keys sorted by bytes at every level.
@@ -280,25 +286,26 @@ impl Arena {
     /// By key; of one key the sole entry first, then document order.
     fn order(&self, a: NodeId, b: NodeId) -> std::cmp::Ordering {
         let (left, right) = (self.node(a), self.node(b));
-        let by_key = || self.key(a).cmp(self.key(b));
-        by_key()
+        let by_key = self.key_bytes(a).cmp(self.key_bytes(b));
+        by_key
             .then_with(|| right.sole.cmp(&left.sole))
             .then_with(|| a.cmp(&b))
     }
 
     /// The end of the entries that have the same key as the one at `start`.
     fn group_end(&self, sorted: &[NodeId], start: usize) -> usize {
-        let key = self.key(sorted[start]);
+        let key = self.key_bytes(sorted[start]);
         let same = sorted[start..]
             .iter()
-            .take_while(|&&id| self.key(id) == key);
+            .take_while(|&&id| self.key_bytes(id) == key);
         start + same.count()
     }
 
     fn write_entry(&self, group: Range<usize>, sorted: &mut Vec<NodeId>, out: &mut Vec<u8>) {
         let first = *self.node(sorted[group.start]);
-        write_string(self.text(first.key), out);
-        out.push(b':');
+        out.push(b'"');
+        out.extend_from_slice(self.key_bytes(sorted[group.start]));
+        out.extend_from_slice(b"\":");
         if first.sole || group.len() == 1 {
             return self.write_value(first.value, sorted, out);
         }
@@ -373,4 +380,107 @@ const fn has_escaped(word: u64) -> bool {
     let quote = (word ^ QUOTES).wrapping_sub(ONES) & !(word ^ QUOTES);
     let backslash = (word ^ BACKSLASHES).wrapping_sub(ONES) & !(word ^ BACKSLASHES);
     (control | quote | backslash) & TOPS != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_string(text: &str) {
+        let mut out = Vec::new();
+        write_string(text, &mut out);
+        let expected = serde_json::to_string(text).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_json_does() {
+        for code in 0..=0xFF {
+            let character = char::from(code);
+            check_string(&character.to_string());
+            // At every place of a word, and in the tail, between bytes that are the nearest to it.
+            for at in 0..20 {
+                let mut text = "!#[]\u{7f} é".repeat(3);
+                text.insert(text.floor_char_boundary(at), character);
+                check_string(&text);
+            }
+        }
+        check_string("");
+        check_string("\\\\\"\"\n\n\u{0}\u{1f}\u{20}\u{2028}🎵");
+    }
+
+    /// Writes the object whose entries are `entries`: key, value, sole. A value of `None` is absent.
+    fn check_object(entries: &[(&str, Option<&str>, bool)], expected: &str) {
+        let mut arena = Arena::default();
+        let key = arena.push_text("root");
+        let root = arena.add(key, Value::Object(Chain::default()), false);
+        for &(key, text, sole) in entries {
+            let key = arena.push_text(key);
+            let value = match text {
+                Some(text) => Value::String(arena.push_text(text)),
+                None => Value::Absent,
+            };
+            let entry = arena.add(key, value, sole);
+            arena.append_entry(root, entry);
+        }
+        let mut out = Vec::new();
+        arena.write(root, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_key_is_written_once() {
+        check_object(&[], "{}");
+        check_object(
+            &[("b", Some("1"), false), ("a", Some("2"), false)],
+            r#"{"a":"2","b":"1"}"#,
+        );
+        check_object(
+            &[
+                ("a", Some("1"), false),
+                ("b", Some("2"), false),
+                ("a", Some("3"), false),
+            ],
+            r#"{"a":["1","3"],"b":"2"}"#,
+        );
+        check_object(
+            &[("a", Some("1"), false), ("a", Some("2"), true)],
+            r#"{"a":"2"}"#,
+        );
+        check_object(
+            &[("a", Some("1"), true), ("a", Some("2"), true)],
+            r#"{"a":"1"}"#,
+        );
+        check_object(&[("a", None, true), ("a", Some("2"), false)], "{}");
+        check_object(
+            &[
+                ("a", None, false),
+                ("b", Some("1"), false),
+                ("c", None, false),
+                ("d", Some("2"), false),
+            ],
+            r#"{"b":"1","d":"2"}"#,
+        );
+    }
+
+    #[test]
+    fn pieces_are_joined_without_a_copy_where_they_are_adjacent() {
+        let mut arena = Arena::default();
+        let [a, b, c] = ["a", "b", "c"].map(|text| arena.push_text(text));
+        let joined = arena.join(&[a, b, c]);
+        assert_eq!((arena.text(joined), arena.text.len()), ("abc", 3));
+        let joined = arena.join(&[a, c]);
+        assert_eq!((arena.text(joined), arena.text.len()), ("ac", 5));
+    }
+
+    #[test]
+    fn a_huge_document_is_not_kept() {
+        let mut arena = Arena::default();
+        let text = arena.push_text(&"x".repeat(2 * TEXT_KEPT));
+        for _ in 0..2 * NODES_KEPT {
+            arena.add(text, Value::Null, false);
+        }
+        arena.clear();
+        assert!(arena.text.capacity() <= TEXT_KEPT && arena.nodes.capacity() <= NODES_KEPT);
+    }
 }

@@ -415,3 +415,33 @@ fn offset_before_repair(xml: &[u8], offset: usize) -> usize {
     }
     before
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_go_back_through_a_repair() {
+        let xml = b"ab\xff\xe2\x82c\xe9";
+        let repaired = String::from_utf8_lossy(xml);
+        assert_eq!(repaired.len(), 12);
+        // a, b, three bytes for \xff, three for \xe2\x82, c, three for \xe9, and the end.
+        let before = [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 6, 6, 7];
+        for (offset, before) in before.into_iter().enumerate() {
+            assert_eq!(offset_before_repair(xml, offset), before, "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_field_has_one_rule() {
+        for kind in Kind::ALL {
+            let rules = rules(kind);
+            for (at, (field, _)) in rules.iter().enumerate() {
+                assert!(
+                    rules[..at].iter().all(|(other, _)| other != field),
+                    "{kind} {field}"
+                );
+            }
+        }
+    }
+}

@@ -197,7 +197,7 @@ impl RecordReader {
         let reason = match token.form {
             Form::Start { .. } if self.root.is_some() => "an element follows the record".to_owned(),
             Form::Start { empty } => {
-                let found = split_tag(token, empty).0;
+                let (found, _) = split_tag(token, empty)?;
                 if found == name {
                     return Ok(());
                 }
@@ -236,8 +236,7 @@ impl RecordReader {
     }
 
     fn start(&mut self, token: Token<'_>, empty: bool, arena: &mut Arena) -> Result<(), Malformed> {
-        let (name, attributes) = split_tag(token, empty);
-        check_name(name, token.offset + 1)?;
+        let (name, attributes) = split_tag(token, empty)?;
         if self.open.len() == DEPTH_MAX {
             let reason = format!("elements nest deeper than {DEPTH_MAX}");
             return Err(Malformed::new(token.offset, reason));
@@ -299,10 +298,15 @@ impl RecordReader {
 }
 
 /// The name of a start tag, and what follows it.
-fn split_tag(token: Token<'_>, empty: bool) -> (&str, &str) {
+fn split_tag(token: Token<'_>, empty: bool) -> Result<(&str, &str), Malformed> {
     let inner = token.inner(1, if empty { 2 } else { 1 });
-    let end = inner.find(is_xml_space).unwrap_or(inner.len());
-    inner.split_at(end)
+    let length = name_length(inner);
+    let ends = inner[length..].is_empty() || inner[length..].starts_with(is_xml_space);
+    if length == 0 || !ends {
+        let name = inner.split(is_xml_space).next();
+        return Err(no_name(name.unwrap_or(inner), token.offset + 1));
+    }
+    Ok(inner.split_at(length))
 }
 
 /// Adds the attributes in `raw`, which starts at byte `offset` of the record, to `node`.
@@ -315,7 +319,9 @@ fn read_attributes(
     for attribute in Attributes::new(raw, 0) {
         let attribute = attribute.map_err(|error| broken_attribute(&error, offset))?;
         let name = attribute.key.0;
-        check_name(name, offset)?;
+        if name_length(name) != name.len() || name.is_empty() {
+            return Err(no_name(name, offset));
+        }
         let key = arena.write_text(|text| {
             text.push('@');
             text.push_str(name);
@@ -340,17 +346,38 @@ fn broken_attribute(error: &AttrError, offset: usize) -> Malformed {
     }
 }
 
-/// Refuses names that XML does not allow, as far as ASCII goes: `#text` and `@id` would collide with
-/// keys that mean something else.
-fn check_name(name: &str, offset: usize) -> Result<(), Malformed> {
-    let is_start = |byte: u8| byte.is_ascii_alphabetic() || byte >= 0x80 || b"_:".contains(&byte);
-    let is_rest = |byte: u8| is_start(byte) || byte.is_ascii_digit() || b"-.".contains(&byte);
-    let bytes = name.as_bytes();
-    if bytes.first().copied().is_some_and(is_start) && bytes.iter().copied().all(is_rest) {
-        return Ok(());
+/// Whether a byte may start a name, and whether it may go on in one, as XML has it but for what it
+/// excludes beyond ASCII.
+const NAMES: [(bool, bool); 256] = {
+    let mut names = [(false, false); 256];
+    let mut index = 0;
+    while index < names.len() {
+        let byte = index as u8;
+        let starts = byte.is_ascii_alphabetic() || byte >= 0x80 || matches!(byte, b'_' | b':');
+        let goes_on = starts || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        names[index] = (starts, goes_on);
+        index += 1;
     }
-    let shown: String = name.chars().take(40).collect();
-    Err(Malformed::new(offset, format!("`{shown}` is not a name")))
+    names
+};
+
+/// How many bytes at the start of `text` are a name.
+fn name_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    match bytes.first() {
+        Some(&first) if NAMES[usize::from(first)].0 => bytes
+            .iter()
+            .position(|&byte| !NAMES[usize::from(byte)].1)
+            .unwrap_or(bytes.len()),
+        _ => 0,
+    }
+}
+
+/// Names that XML does not allow are refused: `#text` and `@id` would collide with keys that mean
+/// something else.
+fn no_name(text: &str, offset: usize) -> Malformed {
+    let shown: String = text.chars().take(40).collect();
+    Malformed::new(offset, format!("`{shown}` is not a name"))
 }
 
 /// White space as XML has it.

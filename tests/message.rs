@@ -24,21 +24,24 @@ fn transcode(kind: Kind, profile: Profile, xml: &[u8]) -> Result<Content, Malfor
 /// The fields of a message, after checking its envelope: the body is what a sorted map of the same
 /// fields gives, so no key occurs twice, and the hash is that map's.
 fn open_envelope(content: &Content) -> Value {
-    let Value::Object(mut fields) = serde_json::from_slice(&content.body).unwrap() else {
+    let Value::Object(mut fields) =
+        serde_json::from_slice(&content.body).expect("a message is JSON")
+    else {
         panic!("a message is an object");
     };
     assert_eq!(fields.remove("type"), Some(json!("data")));
     assert_eq!(fields.remove("sha256"), Some(json!(content.sha256)));
     assert_eq!(fields["id"], json!(content.id));
 
-    let record = serde_json::to_string(&fields).unwrap();
+    let record = serde_json::to_string(&fields).expect("a map of values is JSON");
     let hash: String = Sha256::digest(&record)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert_eq!(content.sha256, hash);
     let body = format!(r#"{{"type":"data","sha256":"{hash}",{}"#, &record[1..]);
-    assert_eq!(String::from_utf8(content.body.clone()).unwrap(), body);
+    let written = std::str::from_utf8(&content.body).expect("JSON is UTF-8");
+    assert_eq!(written, body);
     Value::Object(fields)
 }
 
@@ -53,7 +56,7 @@ fn check(kind: Kind, xml: impl AsRef<[u8]>, expected: Value) {
     reason = "expected values are literals"
 )]
 fn check_profile(kind: Kind, profile: Profile, xml: impl AsRef<[u8]>, expected: Value) {
-    let content = transcode(kind, profile, xml.as_ref()).unwrap();
+    let content = transcode(kind, profile, xml.as_ref()).expect("the record is well formed");
     assert_eq!(open_envelope(&content), expected);
 }
 
@@ -81,14 +84,16 @@ fn check_attribute(quoted: impl AsRef<[u8]>, expected: &str) {
 
 #[track_caller]
 fn check_malformed(kind: Kind, xml: impl AsRef<[u8]>, offset: usize, reason: &str) {
-    let malformed = transcode(kind, Profile::Normalised, xml.as_ref()).unwrap_err();
+    let malformed =
+        transcode(kind, Profile::Normalised, xml.as_ref()).expect_err("the record is malformed");
     assert_eq!(malformed.reason, reason);
     assert_eq!((malformed.offset, malformed.unbalanced), (offset, false));
 }
 
 #[track_caller]
 fn check_unbalanced(kind: Kind, xml: impl AsRef<[u8]>, offset: usize, reason: &str) {
-    let malformed = transcode(kind, Profile::Normalised, xml.as_ref()).unwrap_err();
+    let malformed =
+        transcode(kind, Profile::Normalised, xml.as_ref()).expect_err("the record is malformed");
     assert_eq!(malformed.reason, reason);
     assert_eq!((malformed.offset, malformed.unbalanced), (offset, true));
 }
