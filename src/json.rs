@@ -1,11 +1,12 @@
 //! A JSON document in one arena, and its compact form with keys sorted by bytes.
 //!
-//! Millions of records are turned into JSON one after another, so nothing here owns memory of its
-//! own: the nodes of a document lie in one vector, its keys and strings in one string, and
-//! [`Arena::clear`] keeps both for the next document, up to what usual documents need. An object is a chain of entries in document
-//! order, and entries of one key are that key's array, which is how repeated XML elements become
-//! arrays (the model of Python's xmltodict). An entry that is *sole* beats every other entry of its
-//! key; it is how a key stays unique when an entry is renamed to one that exists.
+//! Millions of records are turned into JSON one after another, so no node owns memory of its own:
+//! the nodes of a document lie in one vector, its keys and strings in one string, and clearing the
+//! arena keeps both for the next document, unless they have become far larger than usual. An object
+//! is a chain of entries in document order, and entries of one key are that key's array, which is
+//! how repeated XML elements become arrays (the model of Python's xmltodict). An entry that is
+//! *sole* beats every other entry of its key; it is how a key stays unique when an entry is renamed
+//! to one that exists.
 //!
 //! The output is byte for byte what `serde_json` writes for the same value with sorted keys:
 //! no spaces, UTF-8 not escaped, `\u00xx` in lower case. Hashes are taken from it.
@@ -13,7 +14,7 @@
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-/// How many nodes an arena keeps room for between documents; few records reach a tenth.
+/// How many nodes an arena keeps room for between documents: ten times the largest record seen.
 const NODES_KEPT: usize = 1 << 16;
 /// How many bytes of text an arena keeps room for between documents.
 const TEXT_KEPT: usize = 1 << 20;
@@ -85,7 +86,7 @@ impl Chain {
 /// The value of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Not there: an entry with this value is left out.
+    /// Not there: a key whose first entry has this value is left out.
     Absent,
     /// `null`
     Null,

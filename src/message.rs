@@ -249,7 +249,6 @@ impl Transcoder {
         for key in ["type", "sha256"] {
             each(&mut self.arena, fields, key, |arena, field| {
                 arena.node_mut(field).value = Value::Absent;
-                arena.node_mut(field).sole = true;
             });
         }
     }
@@ -430,6 +429,18 @@ mod tests {
         for (offset, before) in before.into_iter().enumerate() {
             assert_eq!(offset_before_repair(xml, offset), before, "{offset}");
         }
+    }
+
+    #[test]
+    fn nothing_accumulates() {
+        let mut transcoder = Transcoder::new(Kind::Labels, Profile::Normalised);
+        let record = b"<label><id>1</id><x a='1'>t<y/><z>u</z></x><sublabels/></label>";
+        let states = [(); 3].map(|()| {
+            transcoder.transcode(record).unwrap();
+            format!("{transcoder:?}")
+        });
+        assert_eq!(states[0], states[1]);
+        assert_eq!(states[1], states[2]);
     }
 
     #[test]

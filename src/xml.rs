@@ -24,7 +24,7 @@
 //! | text, or a second element, beside the record's element | [`Malformed`] |
 //! | elements nested deeper than 256 | [`Malformed`]: the stack stays bounded |
 //!
-//! [`Tokenizer`] is the only place that knows which XML library is used.
+//! One type, the tokenizer, and the reading of attributes know which XML library is used.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -32,7 +32,7 @@ use quick_xml::events::attributes::{AttrError, Attributes};
 
 use crate::json::{Arena, NodeId, Span, Value};
 
-/// How deep elements may nest, the record's own included. Real records reach 6.
+/// How deep elements may nest, the record's own included. Real records reach 8.
 const DEPTH_MAX: usize = 256;
 
 /// Why a record can't become a message.

@@ -805,7 +805,7 @@ impl Element {
             match piece {
                 Piece::Text(piece) => text += &piece.replace('\0', "\u{fffd}"),
                 Piece::CharacterData(piece) => {
-                    text += &piece.replace("\r\n", "\n").replace('\r', "\n")
+                    text += &piece.replace("\r\n", "\n").replace('\r', "\n");
                 }
                 Piece::Comment => (),
                 Piece::Child(child) => push(&mut fields, child.name, child.to_json()),
