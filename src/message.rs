@@ -238,8 +238,8 @@ impl Transcoder {
                 Rule::References(of) => list(&mut self.arena, fields, key, of, reference),
                 Rule::Objects(of) => list(&mut self.arena, fields, key, of, strip),
                 Rule::Plain(of) => list(&mut self.arena, fields, key, of, |_, _| ()),
-                Rule::Stripped => each(&mut self.arena, fields, key, strip),
-                Rule::Text => each(&mut self.arena, fields, key, only_text),
+                Rule::Stripped => each_field(&mut self.arena, fields, key, strip),
+                Rule::Text => each_field(&mut self.arena, fields, key, only_text),
             }
         }
     }
@@ -247,7 +247,7 @@ impl Transcoder {
     fn drop_envelope_fields(&mut self, record: NodeId) {
         let fields = self.fields(record);
         for key in ["type", "sha256"] {
-            each(&mut self.arena, fields, key, |arena, field| {
+            each_field(&mut self.arena, fields, key, |arena, field| {
                 arena.node_mut(field).value = Value::Absent;
             });
         }
@@ -274,15 +274,22 @@ fn no_id() -> Malformed {
     Malformed::new(0, "the record has no id")
 }
 
+/// Applies `change` to each node of a chain.
+fn each(arena: &mut Arena, chain: Chain, change: impl Fn(&mut Arena, NodeId)) {
+    let mut next = chain.first();
+    while let Some(node) = next {
+        change(arena, node);
+        next = arena.next(node);
+    }
+}
+
 /// Applies `change` to each field of the name `key`.
-fn each(arena: &mut Arena, fields: Chain, key: &str, change: impl Fn(&mut Arena, NodeId)) {
-    let mut next = fields.first();
-    while let Some(field) = next {
+fn each_field(arena: &mut Arena, fields: Chain, key: &str, change: impl Fn(&mut Arena, NodeId)) {
+    each(arena, fields, |arena, field| {
         if arena.key(field) == key {
             change(arena, field);
         }
-        next = arena.next(field);
-    }
+    });
 }
 
 /// Makes all containers of the name `key` one list of their children of the name `of`, each changed
@@ -300,24 +307,17 @@ fn list(
     let mut items = Chain::default();
     let mut next = Some(first);
     while let Some(field) = next {
-        next = arena.next(field);
+        // An attribute of that name beats its namesakes as everywhere.
+        next = arena.next(field).filter(|_| !arena.node(first).sole);
         if arena.key(field) == key {
             move_items(arena, field, of, &mut items);
         }
-        // An attribute of that name beats its namesakes as everywhere.
-        if arena.node(first).sole {
-            break;
-        }
     }
-    let is_null = |item: NodeId| arena.node(item).value == Value::Null;
+    let is_null = |item| arena.node(item).value == Value::Null;
     let value = if items.first().is_none() || items.only().is_some_and(is_null) {
         Value::Absent
     } else {
-        let mut next = items.first();
-        while let Some(item) = next {
-            change(arena, item);
-            next = arena.next(item);
-        }
+        each(arena, items, change);
         Value::Array(items)
     };
     let first = arena.node_mut(first);

@@ -24,7 +24,10 @@
 //! | text, or a second element, beside the record's element | [`Malformed`] |
 //! | elements nested deeper than 256 | [`Malformed`]: the stack stays bounded |
 //!
-//! One type, the tokenizer, and the reading of attributes know which XML library is used.
+//! The tokenizer, and what iterates over the attributes of a tag, are all that knows which XML library
+//! is used.
+
+use std::borrow::Cow;
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -137,6 +140,31 @@ impl<'a> Tokenizer<'a> {
         };
         let raw = &self.xml[offset..self.position()];
         Ok(Some(Token { form, raw, offset }))
+    }
+}
+
+/// The attributes in `raw`, which starts at byte `offset` of the record: names, and values in which
+/// references are not decoded.
+fn attributes(
+    raw: &str,
+    offset: usize,
+) -> impl Iterator<Item = Result<(&str, Cow<'_, str>), Malformed>> {
+    Attributes::new(raw, 0).map(move |attribute| {
+        let attribute = attribute.map_err(|error| broken_attribute(&error, offset))?;
+        Ok((attribute.key.0, attribute.value))
+    })
+}
+
+/// All but a duplicate may come from a missing quote, which makes a tag swallow what follows it.
+fn broken_attribute(error: &AttrError, offset: usize) -> Malformed {
+    match *error {
+        AttrError::Duplicated(at, _) => Malformed::new(offset + at, "an attribute occurs twice"),
+        AttrError::ExpectedEq(at) => Malformed::unbalanced(offset + at, "an attribute lacks `=`"),
+        AttrError::ExpectedValue(at)
+        | AttrError::UnquotedValue(at)
+        | AttrError::ExpectedQuote(at, _) => {
+            Malformed::unbalanced(offset + at, "the value of an attribute is not quoted")
+        }
     }
 }
 
@@ -316,9 +344,8 @@ fn read_attributes(
     node: NodeId,
     arena: &mut Arena,
 ) -> Result<(), Malformed> {
-    for attribute in Attributes::new(raw, 0) {
-        let attribute = attribute.map_err(|error| broken_attribute(&error, offset))?;
-        let name = attribute.key.0;
+    for attribute in attributes(raw, offset) {
+        let (name, value) = attribute?;
         if name_length(name) != name.len() || name.is_empty() {
             return Err(no_name(name, offset));
         }
@@ -326,24 +353,11 @@ fn read_attributes(
             text.push('@');
             text.push_str(name);
         });
-        let value = arena.write_text(|text| decode(&attribute.value, Encoding::Attribute, text));
+        let value = arena.write_text(|text| decode(&value, Encoding::Attribute, text));
         let entry = arena.add(key, Value::String(value), true);
         arena.append_entry(node, entry);
     }
     Ok(())
-}
-
-/// All but a duplicate may come from a missing quote, which makes a tag swallow what follows it.
-fn broken_attribute(error: &AttrError, offset: usize) -> Malformed {
-    match *error {
-        AttrError::Duplicated(at, _) => Malformed::new(offset + at, "an attribute occurs twice"),
-        AttrError::ExpectedEq(at) => Malformed::unbalanced(offset + at, "an attribute lacks `=`"),
-        AttrError::ExpectedValue(at)
-        | AttrError::UnquotedValue(at)
-        | AttrError::ExpectedQuote(at, _) => {
-            Malformed::unbalanced(offset + at, "the value of an attribute is not quoted")
-        }
-    }
 }
 
 /// Whether a byte may start a name, and whether it may go on in one, as XML has it but for what it
