@@ -17,6 +17,8 @@ pub mod broker;
 pub mod frame;
 pub mod gzip;
 pub mod json;
+pub mod xml;
+
 pub mod message;
 
 pub mod source;

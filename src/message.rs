@@ -1,4 +1,59 @@
-//! From the XML of one record to the JSON of one message. (being written)
+//! From the XML of one record to the JSON of one message.
+//!
+//! A message is one line of compact JSON: `{"type":"data","sha256":"..",` and then the fields of the
+//! record, `id` among them, keys sorted by bytes at every level, every key once. `sha256` is the
+//! SHA-256 of the record alone: the same bytes without `type` and `sha256`. Consumers only test it
+//! for equality, so the same record must give the same bytes for ever.
+//!
+//! The record is read as [`crate::xml`] says, and then, unless the profile is [`Profile::Raw`],
+//! normalised by a table of rules per kind, in place. What the rules decide:
+//!
+//! | field | becomes |
+//! |---|---|
+//! | artists: `members`, `groups`, `aliases` | list of the `name` children |
+//! | labels: `sublabels` | list of the `label` children |
+//! | labels: `parentLabel` | stripped; a bare string or `null` stays |
+//! | masters, releases: `artists`, `extraartists`, `labels` | list of the `artist` or `label` children |
+//! | releases: `formats` | list of the `format` children; a bare string stays a string |
+//! | masters, releases: `genres`, `styles` | list of the `genre` or `style` children as they are |
+//! | releases: `master_id` | its text; `null` if it has none |
+//! | masters, releases: the record itself | stripped |
+//! | everything else | as it was read |
+//!
+//! - A **list** is an array even of one item. Its items are the children of that name only (the
+//!   `<id>` children of `members` do not count); an item with attributes or children is stripped, a
+//!   bare string becomes `{"id": text}`, an empty one is `null`. A container that is a bare string is
+//!   a list of that string. Containers that occur several times are one list. A list without items,
+//!   or whose only item is `null`, is omitted.
+//! - **Stripping** concerns the keys of one object, not of what is below: `@x` becomes `x`, and if a
+//!   child `x` exists, the attribute stays and the child is dropped. `#text` becomes `name`; if there
+//!   is a `name` (child or attribute), `#text` keeps its key.
+//! - The **id** is the attribute `id` of the record, else its one child `<id>`; in every kind and
+//!   profile a child `<id>` beside the attribute is dropped. An id that is missing, white space only,
+//!   repeated, or has attributes or children is no id, and the record is malformed. It is not trimmed.
+//! - The envelope owns `type` and `sha256`: a field of the record with one of these names is dropped,
+//!   from the hash too.
+//! - The raw profile keeps `@id` as well, and adds `id`.
+
+use sha2::{Digest, Sha256};
+
+use crate::dump::Kind;
+use crate::json::{Arena, Chain, NodeId, Value};
+use crate::xml::RecordReader;
+
+pub use crate::xml::Malformed;
+
+/// The largest record: what keeps every offset within 32 bits, with room for U+FFFD (three bytes for
+/// one). Sources are expected to refuse records long before this.
+const RECORD_BYTES_MAX: usize = 512 << 20;
+
+/// What precedes the record in a message, with room for the hash. The last byte takes the place of
+/// the record's opening brace.
+const HEAD: &[u8] = br#"{"type":"data","sha256":""#;
+const HASH_LENGTH: usize = 64;
+
+/// How many bytes the body buffer keeps between records; the largest message seen has 97 kB.
+const BODY_KEPT: usize = 1 << 20;
 
 /// What becomes of one well-formed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,4 +66,393 @@ pub struct Content {
     pub body: Vec<u8>,
     /// Whether bytes that are not UTF-8 had to be replaced by U+FFFD.
     pub repaired: bool,
+}
+
+/// The shape of the fields of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// Flat lists and plain keys, as present consumers expect.
+    #[default]
+    Normalised,
+    /// As xmltodict shapes a record, for older consumers.
+    Raw,
+}
+
+/// What happens to the fields of one name.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    /// A list of the children of this name; objects are stripped, strings become `{"id": ..}`.
+    References(&'static str),
+    /// A list of the children of this name; objects are stripped.
+    Objects(&'static str),
+    /// A list of the children of this name, as they are.
+    Plain(&'static str),
+    /// An object is stripped.
+    Stripped,
+    /// An object becomes its `#text`.
+    Text,
+}
+
+/// The rules of a kind, by field.
+const fn rules(kind: Kind) -> &'static [(&'static str, Rule)] {
+    match kind {
+        Kind::Artists => &[
+            ("members", Rule::References("name")),
+            ("groups", Rule::References("name")),
+            ("aliases", Rule::References("name")),
+        ],
+        Kind::Labels => &[
+            ("parentLabel", Rule::Stripped),
+            ("sublabels", Rule::References("label")),
+        ],
+        Kind::Masters => &[
+            ("artists", Rule::References("artist")),
+            ("genres", Rule::Plain("genre")),
+            ("styles", Rule::Plain("style")),
+        ],
+        Kind::Releases => &[
+            ("artists", Rule::References("artist")),
+            ("labels", Rule::References("label")),
+            ("extraartists", Rule::References("artist")),
+            ("formats", Rule::Objects("format")),
+            ("genres", Rule::Plain("genre")),
+            ("styles", Rule::Plain("style")),
+            ("master_id", Rule::Text),
+        ],
+    }
+}
+
+/// Whether the attributes of a kind's record lose their `@`.
+const fn strips_record(kind: Kind) -> bool {
+    matches!(kind, Kind::Masters | Kind::Releases)
+}
+
+/// Turns the records of one dump into messages. It keeps its memory from record to record, except
+/// what a huge record needed; every thread has its own.
+#[derive(Debug)]
+pub struct Transcoder {
+    kind: Kind,
+    profile: Profile,
+    arena: Arena,
+    reader: RecordReader,
+    body: Vec<u8>,
+}
+
+impl Transcoder {
+    /// A transcoder for records of `kind`.
+    pub fn new(kind: Kind, profile: Profile) -> Self {
+        Self {
+            kind,
+            profile,
+            arena: Arena::default(),
+            reader: RecordReader::default(),
+            body: Vec::new(),
+        }
+    }
+
+    /// The message of the record whose XML, from `<` to `>`, is `xml`. White space and comments
+    /// around it are ignored.
+    ///
+    /// # Errors
+    /// [`Malformed`] if `xml` is not one element of the kind's name with an id, as [`crate::xml`] and
+    /// the module's documentation say, or if it is larger than 512 MiB. The transcoder stays usable.
+    pub fn transcode(&mut self, xml: &[u8]) -> Result<Content, Malformed> {
+        if xml.len() > RECORD_BYTES_MAX {
+            let reason = format!("the record has more than {RECORD_BYTES_MAX} bytes");
+            return Err(Malformed::new(RECORD_BYTES_MAX, reason));
+        }
+        match std::str::from_utf8(xml) {
+            Ok(text) => self.transcode_text(text, false),
+            Err(_) => self
+                .transcode_text(&String::from_utf8_lossy(xml), true)
+                .map_err(|malformed| Malformed {
+                    offset: offset_before_repair(xml, malformed.offset),
+                    ..malformed
+                }),
+        }
+    }
+
+    fn transcode_text(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
+        self.arena.clear();
+        let name = self.kind.record_name();
+        let record = self.reader.read(xml, name, &mut self.arena)?;
+        let id = self.identify(record).ok_or_else(no_id)?;
+        if self.profile == Profile::Normalised {
+            self.normalise(record);
+        }
+        self.drop_envelope_fields(record);
+        let sha256 = self.write_body(record);
+        Ok(Content {
+            id,
+            sha256,
+            body: self.body.clone(),
+            repaired,
+        })
+    }
+
+    /// The fields of a record; none if it has only text, or nothing.
+    fn fields(&self, record: NodeId) -> Chain {
+        match self.arena.node(record).value {
+            Value::Object(fields) => fields,
+            _ => Chain::default(),
+        }
+    }
+
+    /// The id of a record, which has a field `id` afterwards that beats all others of this name.
+    fn identify(&mut self, record: NodeId) -> Option<String> {
+        let fields = self.fields(record);
+        let attribute = self.arena.find(fields, "@id");
+        let field = attribute.or_else(|| self.only_field(fields, "id"))?;
+        let Value::String(span) = self.arena.node(field).value else {
+            return None;
+        };
+        let id = self.arena.text(span);
+        if id.trim().is_empty() {
+            return None;
+        }
+        let id = id.to_owned();
+        if attribute.is_some() {
+            let key = self.arena.push_text("id");
+            let entry = self.arena.add(key, Value::String(span), true);
+            self.arena.append_entry(record, entry);
+        }
+        Some(id)
+    }
+
+    fn only_field(&self, fields: Chain, key: &str) -> Option<NodeId> {
+        let mut found = self
+            .arena
+            .iter(fields)
+            .filter(|&id| self.arena.key(id) == key);
+        let only = found.next();
+        only.filter(|_| found.next().is_none())
+    }
+
+    fn normalise(&mut self, record: NodeId) {
+        if strips_record(self.kind) {
+            strip(&mut self.arena, record);
+        }
+        let fields = self.fields(record);
+        for (key, rule) in rules(self.kind) {
+            match *rule {
+                Rule::References(of) => list(&mut self.arena, fields, key, of, reference),
+                Rule::Objects(of) => list(&mut self.arena, fields, key, of, strip),
+                Rule::Plain(of) => list(&mut self.arena, fields, key, of, |_, _| ()),
+                Rule::Stripped => each_field(&mut self.arena, fields, key, strip),
+                Rule::Text => each_field(&mut self.arena, fields, key, only_text),
+            }
+        }
+    }
+
+    fn drop_envelope_fields(&mut self, record: NodeId) {
+        let fields = self.fields(record);
+        for key in ["type", "sha256"] {
+            each_field(&mut self.arena, fields, key, |arena, field| {
+                arena.node_mut(field).value = Value::Absent;
+            });
+        }
+    }
+
+    /// Writes the message into the body buffer. The record is written once: its opening brace is
+    /// needed for the hash only, and becomes the comma between the envelope and its first field.
+    fn write_body(&mut self, record: NodeId) -> String {
+        self.body.clear();
+        self.body.shrink_to(BODY_KEPT);
+        self.body.extend_from_slice(HEAD);
+        self.body.extend_from_slice(&[b'0'; HASH_LENGTH]);
+        self.body.push(b'"');
+        let start = self.body.len();
+        self.arena.write(record, &mut self.body);
+        let sha256 = hexadecimal(&Sha256::digest(&self.body[start..]));
+        self.body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(sha256.as_bytes());
+        self.body[start] = b',';
+        sha256
+    }
+}
+
+fn no_id() -> Malformed {
+    Malformed::new(0, "the record has no id")
+}
+
+/// Applies `change` to each node of a chain.
+fn each(arena: &mut Arena, chain: Chain, change: impl Fn(&mut Arena, NodeId)) {
+    let mut next = chain.first();
+    while let Some(node) = next {
+        change(arena, node);
+        next = arena.next(node);
+    }
+}
+
+/// Applies `change` to each field of the name `key`.
+fn each_field(arena: &mut Arena, fields: Chain, key: &str, change: impl Fn(&mut Arena, NodeId)) {
+    each(arena, fields, |arena, field| {
+        if arena.key(field) == key {
+            change(arena, field);
+        }
+    });
+}
+
+/// Makes all containers of the name `key` one list of their children of the name `of`, each changed
+/// by `change`. The first container becomes the list and beats the others.
+fn list(
+    arena: &mut Arena,
+    fields: Chain,
+    key: &str,
+    of: &str,
+    change: impl Fn(&mut Arena, NodeId),
+) {
+    let Some(first) = arena.find(fields, key) else {
+        return;
+    };
+    let mut items = Chain::default();
+    let mut next = Some(first);
+    while let Some(field) = next {
+        // An attribute of that name beats its namesakes as everywhere.
+        next = arena.next(field).filter(|_| !arena.node(first).sole);
+        if arena.key(field) == key {
+            move_items(arena, field, of, &mut items);
+        }
+    }
+    let is_null = |item| arena.node(item).value == Value::Null;
+    let value = if items.first().is_none() || items.only().is_some_and(is_null) {
+        Value::Absent
+    } else {
+        each(arena, items, change);
+        Value::Array(items)
+    };
+    let first = arena.node_mut(first);
+    first.value = value;
+    first.sole = true;
+}
+
+/// Moves the children of the name `of` from `container` to `items`; a bare string is one item.
+fn move_items(arena: &mut Arena, container: NodeId, of: &str, items: &mut Chain) {
+    let container = *arena.node(container);
+    match container.value {
+        Value::Object(children) => {
+            let mut next = children.first();
+            while let Some(child) = next {
+                next = arena.next(child);
+                if arena.key(child) == of {
+                    arena.append(items, child);
+                }
+            }
+        }
+        Value::String(_) => {
+            let item = arena.add(container.key, container.value, false);
+            arena.append(items, item);
+        }
+        Value::Absent | Value::Null | Value::Array(_) => (),
+    }
+}
+
+/// Strips an object; makes a bare string the id of one.
+fn reference(arena: &mut Arena, item: NodeId) {
+    if let Value::String(_) = arena.node(item).value {
+        let key = arena.push_text("id");
+        let entry = arena.add(key, arena.node(item).value, false);
+        arena.append_entry(item, entry);
+    } else {
+        strip(arena, item);
+    }
+}
+
+/// `@x` becomes `x`, and `#text` becomes `name` unless there is one.
+fn strip(arena: &mut Arena, node: NodeId) {
+    let Value::Object(entries) = arena.node(node).value else {
+        return;
+    };
+    let (mut next, mut text, mut has_name) = (entries.first(), None, false);
+    while let Some(entry) = next {
+        let key = arena.node(entry).key;
+        match arena.text(key).as_bytes() {
+            [b'@', name @ ..] => {
+                has_name = has_name || name == b"name";
+                arena.node_mut(entry).key = key.without_first();
+            }
+            b"#text" => text = Some(entry),
+            name => has_name = has_name || name == b"name",
+        }
+        next = arena.next(entry);
+    }
+    if let (Some(text), false) = (text, has_name) {
+        arena.node_mut(text).key = arena.push_text("name");
+    }
+}
+
+/// An object becomes its text.
+fn only_text(arena: &mut Arena, node: NodeId) {
+    if let Value::Object(entries) = arena.node(node).value {
+        let text = arena.find(entries, "#text");
+        arena.node_mut(node).value = text.map_or(Value::Null, |text| arena.node(text).value);
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    let digits = |byte: &u8| [digit(byte >> 4), digit(byte & 0xF)];
+    bytes.iter().flat_map(digits).collect()
+}
+
+/// Where byte `offset` of the repaired text was in the record.
+fn offset_before_repair(xml: &[u8], offset: usize) -> usize {
+    let (mut before, mut after) = (0, 0);
+    for chunk in xml.utf8_chunks() {
+        let valid = chunk.valid().len();
+        if offset < after + valid {
+            return before + (offset - after);
+        }
+        before += valid;
+        after += valid;
+        if !chunk.invalid().is_empty() {
+            if offset < after + char::REPLACEMENT_CHARACTER.len_utf8() {
+                return before;
+            }
+            before += chunk.invalid().len();
+            after += char::REPLACEMENT_CHARACTER.len_utf8();
+        }
+    }
+    before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_go_back_through_a_repair() {
+        let xml = b"ab\xff\xe2\x82c\xe9";
+        let repaired = String::from_utf8_lossy(xml);
+        assert_eq!(repaired.len(), 12);
+        // a, b, three bytes for \xff, three for \xe2\x82, c, three for \xe9, and the end.
+        let before = [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 6, 6, 7];
+        for (offset, before) in before.into_iter().enumerate() {
+            assert_eq!(offset_before_repair(xml, offset), before, "{offset}");
+        }
+    }
+
+    #[test]
+    fn nothing_accumulates() {
+        let mut transcoder = Transcoder::new(Kind::Labels, Profile::Normalised);
+        let record = b"<label><id>1</id><x a='1'>t<y/><z>u</z></x><sublabels/></label>";
+        let states = [(); 3].map(|()| {
+            transcoder.transcode(record).unwrap();
+            format!("{transcoder:?}")
+        });
+        assert_eq!(states[0], states[1]);
+        assert_eq!(states[1], states[2]);
+    }
+
+    #[test]
+    fn a_field_has_one_rule() {
+        for kind in Kind::ALL {
+            let rules = rules(kind);
+            for (at, (field, _)) in rules.iter().enumerate() {
+                assert!(
+                    rules[..at].iter().all(|(other, _)| other != field),
+                    "{kind} {field}"
+                );
+            }
+        }
+    }
 }
