@@ -1,1 +1,4 @@
 //! The simulated world.
+
+pub mod dumps;
+pub mod random;
