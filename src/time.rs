@@ -51,8 +51,9 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Where time comes from.
-pub trait Clock {
+/// Where time comes from. Shared between threads, because a broker on a thread of its own waits
+/// until a deadline of the program's clock.
+pub trait Clock: Send + Sync {
     /// Monotonic time: never goes back.
     fn now(&self) -> Instant;
 
