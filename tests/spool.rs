@@ -4,6 +4,8 @@
 //! gone. A crash of the machine is acted out on the files: what was not confirmed is cut off or
 //! overwritten. Unless a test is about the inside, it runs inline and on a thread.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -621,7 +623,7 @@ struct World {
 impl World {
     fn new(mode: Mode) -> Self {
         Self {
-            root: Arc::new(tempfile::tempdir().unwrap()),
+            root: Arc::new(temporary_directory()),
             mode,
             options: Options {
                 segment_bytes_max: SEGMENT_BYTES_MAX,
@@ -760,6 +762,11 @@ impl World {
             }
         }
     }
+}
+
+/// In memory if possible: on a disk, some file systems flush a file when it is renamed over another.
+fn temporary_directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 fn overwrite(path: &Path, bytes: &[u8]) {
