@@ -53,3 +53,40 @@ impl Broker for Null {
         self.sender.waker()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Message, Subject, Tag};
+    use crate::dump::Kind;
+    use crate::record::Ordinal;
+    use crate::time::SystemClock;
+
+    #[test]
+    fn every_command_is_answered_at_once() {
+        let message = Message {
+            version: "20260801".parse().unwrap(),
+            route: Kind::Artists,
+            subject: Subject::Record(Ordinal(1)),
+            sequence: 1,
+            sha256: String::new(),
+            body: b"{}".to_vec(),
+        };
+        let mut null = Null::new(Arc::new(SystemClock::new()));
+        null.submit(Command::Disconnect);
+        null.submit(Command::Connect(Session(1)));
+        null.submit(Command::Publish(Tag(7), Arc::new(message)));
+        null.submit(Command::Disconnect);
+        let events: Vec<_> = std::iter::from_fn(|| null.poll(Instant::ORIGIN)).collect();
+        let closed = Disconnect {
+            why: "closed on request".to_owned(),
+            permanent: false,
+        };
+        let expected = [
+            Event::Connected(Session(1)),
+            Event::Confirmed(Tag(7)),
+            Event::Disconnected(Session(1), closed),
+        ];
+        assert_eq!(events, expected);
+    }
+}

@@ -161,8 +161,10 @@ impl Spool {
 
     fn batch_is_full(&self) -> bool {
         let bytes: usize = self.logs.values().map(|log| log.buffer.len()).sum();
-        bytes >= self.options.commit_bytes_max
-            || self.unconfirmed.len() >= self.options.commit_messages_max.max(1)
+        let messages = self.unconfirmed.len();
+        messages > 0
+            && (bytes >= self.options.commit_bytes_max
+                || messages >= self.options.commit_messages_max)
     }
 
     fn execute(&mut self, command: Command) -> Result<(), Failure> {

@@ -104,6 +104,16 @@ fn a_commit_waits_until_the_caller_waits_or_the_batch_is_full() {
     assert_eq!(confirmed_without_waiting(&mut world), tags, "1,000 bytes");
 }
 
+#[test]
+fn without_a_batch_every_message_is_committed_at_once() {
+    let mut world = World::new(Mode::Inline);
+    world.options.commit_messages_max = 0;
+    world.options.commit_bytes_max = 0;
+    world.connect().unwrap();
+    let tags = world.submit(&artists(1..=3, "ordinary"));
+    assert_eq!(confirmed_without_waiting(&mut world), tags);
+}
+
 fn confirmed_without_waiting(world: &mut World) -> Vec<Tag> {
     let mut tags = Vec::new();
     while let Some(event) = world.broker().poll(PAST) {
@@ -197,7 +207,7 @@ fn a_repeat_is_made_durable_by_a_copy_and_not_written_again() {
 fn later_segments_go_newest_first_and_a_cut_is_synced_before_the_next_segment() {
     let mut world = World::new(Mode::Inline);
     world.options.segment_bytes_max = LINE_BYTES;
-    world.connect_and_publish(&artists(1..=3, "ordinary"));
+    world.connect_and_publish(&artists(1..=4, "ordinary"));
     world.crash();
     world.connect().unwrap();
     world.publish(&artists(1..=1, "ordinary"));
@@ -207,6 +217,8 @@ fn later_segments_go_newest_first_and_a_cut_is_synced_before_the_next_segment() 
         world.fs.take_trace(),
         [
             "open artists-000000000002.jsonl",
+            "remove artists-000000000004.jsonl",
+            "sync_dir 20260801",
             "remove artists-000000000003.jsonl",
             "sync_dir 20260801",
             "append artists-000000000002.jsonl",
@@ -456,6 +468,30 @@ fn consumed_segments_may_be_removed() {
     world.connect_and_publish(&messages);
     world.crash();
     assert_eq!(world.lines(Kind::Artists), bodies(&messages), "starts over");
+}
+
+#[test]
+fn files_that_are_no_segments_are_left_alone() {
+    let mut world = World::new(Mode::Inline);
+    let directory = world.spool().join("20260801");
+    OsFileSystem.create_dir(&directory).unwrap();
+    let foreign = ["artists-2", "artists-000000000000", "artists-of-note"]
+        .map(|name| directory.join(format!("{name}.jsonl")));
+    for path in &foreign {
+        overwrite(path, b"foreign");
+    }
+
+    for text in ["ordinary", "different"] {
+        world.connect_and_publish(&artists(1..=6, text));
+        world.crash();
+    }
+    for path in &foreign {
+        let bytes = fs::read(&OsFileSystem, path).unwrap();
+        assert_eq!(bytes, b"foreign", "{path:?}");
+        OsFileSystem.remove(path).unwrap();
+    }
+    let expected = bodies(&artists(1..=6, "different"));
+    assert_eq!(world.lines(Kind::Artists), expected);
 }
 
 // What is told to the user.
