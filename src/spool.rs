@@ -329,6 +329,7 @@ impl Log {
     fn recover(route: Route, next: u64) -> Result<Self, Failure> {
         assert!(next > 0, "sequences are 1-based");
         route.make_directory()?;
+        route.remove_copy()?;
         let mut bases = route.bases()?;
         if let Some(&last) = bases.back() {
             route.replace_by_copy(last)?;
@@ -532,20 +533,26 @@ impl Route {
         Ok(BufReader::with_capacity(BUFFER_BYTES, file))
     }
 
-    /// Replaces a segment by a copy that is durable for certain.
-    ///
-    /// A copy that an earlier recovery left is removed first and not written over, because a sync
-    /// of it may have failed.
-    fn replace_by_copy(&self, base: u64) -> Result<(), Failure> {
-        let path = self.segment(base);
-        let copy = self.directory().join(format!("{}.recovering", self.kind));
+    fn copy(&self) -> PathBuf {
+        self.directory().join(format!("{}.recovering", self.kind))
+    }
+
+    /// Removes the copy that an earlier recovery may have left: a sync of it may have failed, so
+    /// it is not written over.
+    fn remove_copy(&self) -> Result<(), Failure> {
+        let copy = self.copy();
         match self.fs.remove(&copy) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => at("remove", &copy, removed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => at("remove", &copy, removed),
         }
+    }
+
+    /// Replaces a segment by a copy that is durable for certain.
+    fn replace_by_copy(&self, base: u64) -> Result<(), Failure> {
+        let (path, copy) = (self.segment(base), self.copy());
         let mut reader = self.open(base)?;
         let mut file = at("create", &copy, self.fs.create(&copy))?;
-        at("write", &copy, io::copy(&mut reader, &mut file))?;
+        at("copy", &path, io::copy(&mut reader, &mut file))?;
         at("sync", &copy, file.sync())?;
         at("replace", &path, self.fs.rename(&copy, &path))?;
         self.sync_names()

@@ -138,6 +138,7 @@ fn a_message_is_confirmed_after_its_bytes_and_its_name_are_durable() {
         [
             "create_dir 20260801",
             "sync_dir spool",
+            "remove artists.recovering",
             "list 20260801",
             "append artists-000000000001.jsonl",
             "write artists-000000000001.jsonl",
@@ -163,7 +164,7 @@ fn a_segment_begins_after_the_one_before_it_is_durable() {
     world.fs.take_trace();
     world.publish(&artists(1..=2, "ordinary"));
     assert_eq!(
-        world.fs.take_trace()[3..],
+        world.fs.take_trace()[4..],
         [
             "append artists-000000000001.jsonl",
             "write artists-000000000001.jsonl",
@@ -190,8 +191,8 @@ fn a_repeat_is_made_durable_by_a_copy_and_not_written_again() {
         [
             "create_dir 20260801",
             "sync_dir spool",
-            "list 20260801",
             "remove artists.recovering",
+            "list 20260801",
             "open artists-000000000001.jsonl",
             "create artists.recovering",
             "write artists.recovering",
@@ -492,6 +493,22 @@ fn files_that_are_no_segments_are_left_alone() {
     }
     let expected = bodies(&artists(1..=6, "different"));
     assert_eq!(world.lines(Kind::Artists), expected);
+}
+
+#[test]
+fn a_copy_that_was_left_is_removed() {
+    for segments in [0, 1] {
+        let messages = artists(1..=2, "ordinary");
+        let mut world = World::new(Mode::Inline);
+        world.connect_and_publish(&messages[..segments]);
+        world.crash();
+        let directory = world.spool().join("20260801");
+        OsFileSystem.create_dir(&directory).unwrap();
+        overwrite(&directory.join("artists.recovering"), b"half a co");
+        world.connect_and_publish(&messages[segments..]);
+        world.crash();
+        assert_eq!(world.lines(Kind::Artists), bodies(&messages));
+    }
 }
 
 // What is told to the user.
