@@ -1,4 +1,5 @@
-//! How a broker that works on threads of its own hands its events to the program.
+//! How a broker that works on threads of its own hands its events to the program, and how a broker
+//! that blocks is given such a thread: [`Threaded`].
 //!
 //! The broker's threads hold an [`EventSender`], the program's thread the [`EventQueue`]. Wakes
 //! travel through the same channel as events: a wake that is sent before the program waits is
@@ -8,10 +9,13 @@
 //! messages, and every message has one answer.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{self, JoinHandle};
 
-use crate::broker::{Event, Waker};
+use crate::broker::{Broker, Command, Event, Waker};
 use crate::time::{Clock, Instant};
 
 /// An empty queue; deadlines are those of `clock`.
@@ -69,6 +73,153 @@ impl fmt::Debug for EventQueue {
     }
 }
 
+/// A broker that blocks while it works, on a thread of its own.
+///
+/// The inner broker must have nothing to wait for but commands: its `poll` works until nothing is
+/// left to do and then returns `None`, whatever the deadline. It is given the end of time as the
+/// deadline, which tells it to finish what it holds back. The thread takes all commands that have
+/// arrived before each poll. So a group commit takes in whatever was submitted during the last
+/// one, and an idle thread sleeps until the next command.
+///
+/// Dropping this ends the thread after the operation that it is in, without a commit, as a crash
+/// would: submit [`Command::Disconnect`] first and wait for its answer to close in good order.
+/// A panic of the inner broker goes on in the program's thread.
+pub struct Threaded {
+    /// `None` only while this is dropped.
+    commands: Option<Sender<Command>>,
+    events: EventQueue,
+    waker: Waker,
+    /// Set by the thread when it ends.
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Threaded {
+    /// Runs the broker that `make` returns; `make` runs on the new thread. Deadlines are those of
+    /// `clock`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the adapter that gives a broker a thread"
+    )]
+    pub fn new<B: Broker>(
+        make: impl FnOnce() -> B + Send + 'static,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (commands, inbox) = channel();
+        let (outbox, events) = queue(clock);
+        let waker = outbox.waker();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = End {
+            ended: Arc::clone(&ended),
+            waker: waker.clone(),
+        };
+        let work = move || {
+            let _end = end;
+            run(make(), &inbox, &outbox);
+        };
+        let thread = thread::Builder::new()
+            .name("broker".to_owned())
+            .spawn(work)
+            .expect("the system can run one more thread");
+        Self {
+            commands: Some(commands),
+            events,
+            waker,
+            ended,
+            thread: Some(thread),
+        }
+    }
+
+    /// Goes on with the panic of a thread that ended by itself.
+    fn check_thread(&mut self) {
+        if self.ended.load(Ordering::Acquire)
+            && let Some(thread) = self.thread.take()
+            && let Err(panic) = thread.join()
+        {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Broker for Threaded {
+    fn submit(&mut self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // Only a thread that panicked does not listen, which the next poll finds out.
+            let _ = commands.send(command);
+        }
+    }
+
+    fn poll(&mut self, deadline: Instant) -> Option<Event> {
+        let event = self.events.poll(deadline);
+        if event.is_none() {
+            self.check_thread();
+        }
+        event
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+impl Drop for Threaded {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic here would abort while the program unwinds; the thread has printed its own.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Threaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Threaded")
+    }
+}
+
+/// Tells the program that the thread has ended, also by a panic.
+struct End {
+    ended: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// The end of time: a deadline that is always in the future.
+const NEVER: Instant = Instant::from_nanoseconds(u64::MAX);
+
+/// Works until the program hangs up.
+fn run(mut broker: impl Broker, commands: &Receiver<Command>, events: &EventSender) {
+    while let Ok(command) = commands.recv() {
+        broker.submit(command);
+        loop {
+            if !take_all(commands, &mut broker) {
+                return;
+            }
+            let Some(event) = broker.poll(NEVER) else {
+                break;
+            };
+            events.send(event);
+        }
+    }
+}
+
+/// Submits all commands that have arrived; false if the program has hung up.
+fn take_all(commands: &Receiver<Command>, broker: &mut impl Broker) -> bool {
+    loop {
+        match commands.try_recv() {
+            Ok(command) => broker.submit(command),
+            Err(error) => return error == TryRecvError::Empty,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +263,57 @@ mod tests {
         sender.send(Event::Unblocked);
         assert_eq!(queue.poll(in_an_hour()), None);
         assert_eq!(queue.poll(in_an_hour()), Some(Event::Unblocked));
+    }
+
+    /// Confirms what it was sent when it is asked to finish; panics at a `Disconnect`.
+    #[derive(Default)]
+    struct Inner(std::collections::VecDeque<Event>);
+
+    impl Broker for Inner {
+        fn submit(&mut self, command: Command) {
+            match command {
+                Command::Connect(session) => self.0.push_back(Event::Connected(session)),
+                Command::Publish(tag, _) => self.0.push_back(Event::Confirmed(tag)),
+                Command::Disconnect => panic!("as planned"),
+            }
+        }
+
+        fn poll(&mut self, deadline: Instant) -> Option<Event> {
+            assert!(deadline > in_an_hour(), "it must not hold anything back");
+            self.0.pop_front()
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::new(|| ())
+        }
+    }
+
+    fn threaded() -> Threaded {
+        Threaded::new(Inner::default, Arc::new(Still))
+    }
+
+    #[test]
+    fn a_thread_answers_every_command_and_sleeps_between_them() {
+        let mut broker = threaded();
+        for session in (1..=3).map(crate::broker::Session) {
+            broker.submit(Command::Connect(session));
+            assert_eq!(broker.poll(in_an_hour()), Some(Event::Connected(session)));
+        }
+    }
+
+    #[test]
+    fn a_wake_ends_the_wait_for_a_thread() {
+        let mut broker = threaded();
+        broker.waker().wake();
+        assert_eq!(broker.poll(in_an_hour()), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "as planned")]
+    fn a_panic_of_the_thread_goes_on_in_the_program() {
+        let mut broker = threaded();
+        broker.submit(Command::Disconnect);
+        broker.poll(in_an_hour());
     }
 
     #[test]
