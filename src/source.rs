@@ -1,6 +1,31 @@
-//! From a dump file to the sequence of its records. (being written)
+//! From a dump file to the sequence of its records.
+//!
+//! ```text
+//! file ─→ gzip (inflated bytes) ─→ frame (one record's bytes) ─→ message (one message)
+//! ```
+//!
+//! A [`Source`] is a pull iterator: it does nothing until it is asked, and what it yields is a
+//! function of the file's bytes, the position it begins at and its options. No clock, no thread,
+//! no randomness. [`threaded`] moves it to a thread of its own, with the same sequence.
+//!
+//! It yields one [`Item`] for every frame, and then [`Read::End`] if the file was verified to its
+//! end, or an error. Every whole record before the place of an error is yielded before it.
 
-use crate::message::Content;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::dump::Dump;
+use crate::frame::{Frame, FrameError, Framer, Shape, Step};
+use crate::fs::{FileRead, FileSystem};
+use crate::gzip::{GzipError, GzipReader, hex};
+use crate::message::{Content, Profile, Transcoder};
 use crate::record::{ByteOffset, Position};
 
 /// One record of a dump, well-formed or not.
@@ -42,23 +67,369 @@ pub enum Read {
     },
 }
 
+/// Why a dump can't be read to its verified end.
 #[derive(Debug, thiserror::Error)]
-#[error("x")]
-/// x
-pub enum SourceError {}
-/// x
-pub fn fingerprint(
-    _fs: &dyn crate::fs::FileSystem,
-    _path: &std::path::Path,
-) -> std::io::Result<String> {
-    todo!()
+pub enum SourceError {
+    /// The file can't be opened.
+    #[error("cannot open {path}: {error}; check that it is there and can be read")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        error: io::Error,
+    },
+    /// The gzip layer: offsets are of compressed bytes.
+    #[error("{path}: {error}")]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, at which byte, and what can be done.
+        error: GzipError,
+    },
+    /// The XML layer: offsets are of XML bytes.
+    #[error("{path}: {error}")]
+    Xml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, at which byte, and what can be done.
+        error: FrameError,
+    },
 }
-/// x
-pub fn checksum(
-    _fs: &dyn crate::fs::FileSystem,
-    _path: &std::path::Path,
-) -> std::io::Result<String> {
-    todo!()
+
+/// How a dump is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A longer record, in bytes of XML, is a dead letter, so that memory is bounded; 64 MiB.
+    pub record_bytes_max: usize,
+    /// The shape of the messages.
+    pub profile: Profile,
+    /// How many compressed bytes are read from the file at once, at least 1; 128 KiB. Below 64 KiB
+    /// the rate drops.
+    pub buffer_bytes: usize,
 }
-/// x
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            record_bytes_max: 64 * 1024 * 1024,
+            profile: Profile::default(),
+            buffer_bytes: 128 * 1024,
+        }
+    }
+}
+
+/// The records of one dump, from some position on. Made by [`open`].
+pub struct Source {
+    path: PathBuf,
+    gzip: GzipReader,
+    framer: Framer,
+    transcoder: Transcoder,
+    /// Where to begin, until that place is reached.
+    from: Option<ByteOffset>,
+    is_over: bool,
+}
+
+/// Opens a dump to read what follows `from`, which is the start or a boundary that an item of the
+/// same bytes had.
+///
+/// Nothing is read here. The first item inflates everything before `from`, about a minute for the
+/// end of the largest dump.
+///
+/// # Errors
+///
+/// If the file can't be opened. What is in it shows while iterating.
+pub fn open(
+    fs: &dyn FileSystem,
+    dump: &Dump,
+    from: Position,
+    options: &Options,
+) -> Result<Source, SourceError> {
+    let file = fs.open(&dump.path).map_err(|error| SourceError::Open {
+        path: dump.path.clone(),
+        error,
+    })?;
+    Ok(Source {
+        path: dump.path.clone(),
+        gzip: GzipReader::new(file, options.buffer_bytes),
+        framer: Framer::new(dump.kind, from, options.record_bytes_max),
+        transcoder: Transcoder::new(dump.kind, options.profile),
+        from: Some(from.xml),
+        is_over: false,
+    })
+}
+
+impl Iterator for Source {
+    type Item = Result<Read, SourceError>;
+
+    /// The next record, the end or an error; nothing after the end or an error.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let read = self.read();
+        self.is_over = !matches!(read, Ok(Read::Item(_)));
+        Some(read)
+    }
+}
+
+impl Source {
+    fn read(&mut self) -> Result<Read, SourceError> {
+        if let Some(from) = self.from.take() {
+            let skipped = self.gzip.skip_to(from);
+            skipped.map_err(|error| self.gzip_error(error))?;
+        }
+        loop {
+            let step = self.framer.step();
+            match step.map_err(|error| self.xml_error(error))? {
+                Step::Starved => {
+                    let count = self.gzip.read(self.framer.room());
+                    let count = count.map_err(|error| self.gzip_error(error))?;
+                    self.framer.filled(count);
+                }
+                Step::Frame(frame) => return Ok(Read::Item(self.item(frame))),
+                Step::End => {
+                    let checksum = self.gzip.checksum();
+                    return Ok(Read::End { checksum });
+                }
+            }
+        }
+    }
+
+    fn gzip_error(&self, error: GzipError) -> SourceError {
+        let path = self.path.clone();
+        SourceError::Gzip { path, error }
+    }
+
+    fn xml_error(&self, error: FrameError) -> SourceError {
+        let path = self.path.clone();
+        SourceError::Xml { path, error }
+    }
+
+    fn item(&mut self, frame: Frame) -> Item {
+        let (frame, outcome) = match frame.shape {
+            Shape::Record => self.transcode(frame),
+            Shape::Stray => {
+                let reason = "neither a record nor space between records";
+                (frame, self.malformed(frame, frame.start, reason))
+            }
+            Shape::Oversized => {
+                let length = frame.position.xml.0 - frame.start.0;
+                let reason = format!("{length} bytes long, more than a record may have");
+                (frame, self.malformed(frame, frame.start, &reason))
+            }
+        };
+        Item {
+            start: frame.start,
+            position: frame.position,
+            compressed: self.gzip.compressed(),
+            outcome,
+        }
+    }
+
+    /// The outcome of a record, and its frame, which is shorter than it was if its tags don't
+    /// match and the next record seems to begin inside it.
+    fn transcode(&mut self, mut frame: Frame) -> (Frame, Outcome) {
+        loop {
+            let malformed = match self.transcoder.transcode(self.framer.bytes()) {
+                Ok(content) => return (frame, Outcome::Content(content)),
+                Err(malformed) => malformed,
+            };
+            if malformed.unbalanced
+                && let Some(shorter) = self.framer.resync()
+            {
+                frame = shorter;
+                continue;
+            }
+            let offset = ByteOffset(frame.start.0 + malformed.offset as u64);
+            return (frame, self.malformed(frame, offset, &malformed.reason));
+        }
+    }
+
+    fn malformed(&self, frame: Frame, offset: ByteOffset, reason: &str) -> Outcome {
+        let ordinal = frame.position.ordinal;
+        Outcome::Malformed {
+            reason: format!("record {ordinal}, at byte {offset} of the XML: {reason}"),
+            raw: self.framer.bytes().to_vec(),
+        }
+    }
+}
+
+/// The records of a dump, however they are made.
 pub type Reads = Box<dyn Iterator<Item = Result<Read, SourceError>> + Send>;
+
+/// How much one batch holds before it is handed over, in bytes of content. It may hold one record
+/// more.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How many batches wait to be taken. One more is in the making and one more in use.
+const BATCHES_WAITING: usize = 2;
+
+/// A fixed share for each item of a batch, so that the number of tiny ones is bounded too.
+const ITEM_BYTES: usize = 256;
+
+type Batch = VecDeque<Result<Read, SourceError>>;
+
+/// The same sequence as `source`, made on a thread of its own.
+///
+/// Records are handed over in batches, about 1 MiB of them at most. When the result is dropped,
+/// the thread ends as soon as its present batch is full; nobody waits for it. A panic of `source`
+/// goes on where the next item is asked for.
+///
+/// # Panics
+///
+/// If the system can't start a thread.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread sees the file only: what it makes depends on nothing else"
+)]
+pub fn threaded(source: impl Iterator<Item = Result<Read, SourceError>> + Send + 'static) -> Reads {
+    let (sender, receiver) = sync_channel(BATCHES_WAITING);
+    let thread = thread::Builder::new()
+        .name("source".to_owned())
+        .spawn(move || send(source, &sender))
+        .expect("the system can start a thread");
+    Box::new(Threaded {
+        batch: Batch::new(),
+        receiver,
+        thread: Some(thread),
+    })
+}
+
+fn send(mut source: impl Iterator<Item = Result<Read, SourceError>>, sender: &SyncSender<Batch>) {
+    loop {
+        let batch = next_batch(&mut source);
+        // The receiver being gone is how the thread is told to end.
+        if batch.is_empty() || sender.send(batch).is_err() {
+            return;
+        }
+    }
+}
+
+fn next_batch(source: &mut impl Iterator<Item = Result<Read, SourceError>>) -> Batch {
+    let mut batch = Batch::new();
+    let mut bytes = 0;
+    while bytes < BATCH_BYTES
+        && let Some(read) = source.next()
+    {
+        bytes += ITEM_BYTES + content_bytes(&read);
+        batch.push_back(read);
+    }
+    batch
+}
+
+fn content_bytes(read: &Result<Read, SourceError>) -> usize {
+    match read {
+        Ok(Read::Item(item)) => match &item.outcome {
+            Outcome::Content(content) => content.body.len(),
+            Outcome::Malformed { raw, .. } => raw.len(),
+        },
+        Ok(Read::End { .. }) | Err(_) => 0,
+    }
+}
+
+struct Threaded {
+    batch: Batch,
+    receiver: Receiver<Batch>,
+    /// `None` once it has ended and its end was looked at.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Iterator for Threaded {
+    type Item = Result<Read, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.batch.is_empty() {
+            match self.receiver.recv() {
+                Ok(batch) => self.batch = batch,
+                Err(_) => self.finish(),
+            }
+        }
+        self.batch.pop_front()
+    }
+}
+
+impl Threaded {
+    /// Takes over the panic that ended the thread, if one did.
+    fn finish(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && let Err(panic) = thread.join()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// A cheap identity of a file's bytes: `sampled-sha256:` and 64 hexadecimal digits.
+///
+/// SHA-256 over the length and sixteen blocks, so that it takes milliseconds for any size. The
+/// last block holds the CRC-32 of the whole content (of the last member's, if there are several):
+/// a dump that was published anew has another fingerprint. Damage between the blocks does not
+/// show; that is what [`checksum`] is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+const SAMPLES: u64 = 16;
+const SAMPLE_BYTES: u64 = 64 * 1024;
+
+/// The fingerprint of a file: SHA-256 of its length as eight bytes, little end first, and of
+/// sixteen evenly spaced blocks of 64 KiB, the first and the last of the file among them; of all its
+/// bytes if they are not more.
+pub fn fingerprint(fs: &dyn FileSystem, path: &Path) -> io::Result<Fingerprint> {
+    let mut file = fs.open(path)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut hasher = Sha256::new();
+    hasher.update(length.to_le_bytes());
+    if length <= SAMPLES * SAMPLE_BYTES {
+        hash(&mut hasher, &mut *file, 0, length)?;
+    } else {
+        for sample in 0..SAMPLES {
+            // No overflow below 2^60 bytes.
+            let start = (length - SAMPLE_BYTES) * sample / (SAMPLES - 1);
+            hash(&mut hasher, &mut *file, start, SAMPLE_BYTES)?;
+        }
+    }
+    let digits = hex(&hasher.finalize());
+    Ok(Fingerprint(format!("sampled-sha256:{digits}")))
+}
+
+/// SHA-256 of all bytes of a file, 64 lowercase hexadecimal digits.
+pub fn checksum(fs: &dyn FileSystem, path: &Path) -> io::Result<String> {
+    let mut file = fs.open(path)?;
+    let mut hasher = Sha256::new();
+    hash(&mut hasher, &mut *file, 0, u64::MAX)?;
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Hashes `length` bytes of a file from `start` on, fewer if it ends before.
+fn hash(hasher: &mut Sha256, file: &mut dyn FileRead, start: u64, length: u64) -> io::Result<()> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut piece = vec![0; 64 * 1024];
+    let mut missing = length;
+    while missing > 0 {
+        let most = usize::try_from(missing).map_or(piece.len(), |missing| missing.min(piece.len()));
+        match file.read(&mut piece[..most]) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&piece[..count]);
+                missing -= count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
