@@ -176,7 +176,7 @@ struct Decided {
 
 fn decide(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<Decided> {
     let start = Checkpoint {
-        fingerprint: source::fingerprint(fs, &dump.path)?,
+        fingerprint: source::fingerprint(fs, &dump.path)?.to_string(),
         file_bytes: fs.metadata(&dump.path)?.length,
         frontier: Frontier::default(),
     };
