@@ -43,9 +43,17 @@ pub enum Read {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("x")]
 /// x
-pub enum SourceError {}
+pub enum SourceError {
+    /// x
+    #[error("cannot open {path}: {error}; check that it is there and can be read")]
+    Open {
+        /// x
+        path: std::path::PathBuf,
+        /// x
+        error: std::io::Error,
+    },
+}
 /// x
 pub fn fingerprint(
     _fs: &dyn crate::fs::FileSystem,

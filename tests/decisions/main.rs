@@ -1,0 +1,6 @@
+//! The layers that decide: state marker, plan, extraction and driver, each through its own door,
+//! with a file system, a broker, a source and a clock that do as they are told.
+
+mod extraction;
+mod harness;
+mod memory;
