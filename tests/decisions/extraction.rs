@@ -620,6 +620,19 @@ mod stopping {
             }
         }
     }
+
+    #[test]
+    fn a_stop_request_that_comes_while_the_program_is_busy_is_not_lost() {
+        for poll in 1..=60 {
+            let mut world = World::new(ARTISTS);
+            world.otherwise = Answer::Late(15_000);
+            world.options.stop_timeout = Duration::from_secs(1);
+            world.stop_in_poll = Some(poll);
+            let ended = world.run();
+            assert_eq!(ended.ending, Ending::Stopped);
+            assert!(ended.stopping_took < Duration::from_secs(5), "poll {poll}");
+        }
+    }
 }
 
 mod saving {
