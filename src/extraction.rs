@@ -861,26 +861,32 @@ impl Extraction {
     /// The broker will never take this message: its record is a dead letter. A control message
     /// can't be skipped: consumers wait for it.
     fn refused(&mut self, tag: Tag, why: &str) {
-        let Some((message, settles)) = self.window.settle(tag) else {
+        let Some(sent) = self.window.sent(tag) else {
             return;
         };
-        match (settles, &self.current) {
-            (Settles::Record(settled), Some(current)) => {
-                let reason = format!("the broker refused the message: {why}");
-                let letter = dead_letter(
-                    &current.dump,
-                    &settled.position,
-                    settled.position.xml.0,
-                    reason,
-                );
-                settled.dead_letter = Some(letter.to_line(&message.body));
-                self.settled_messages += 1;
+        match sent.subject {
+            Subject::Record(_) => self.record_refused(tag, why),
+            Subject::FileComplete | Subject::ExtractionComplete => {
+                let failure = Failure::Broker(format!("{} was refused: {why}", sent.id()));
+                self.window.take_back(tag);
+                self.fail(failure, Drain::Nothing);
             }
-            _ => self.fail(
-                Failure::Broker(format!("{} was refused: {why}", message.id())),
-                Drain::Nothing,
-            ),
         }
+    }
+
+    fn record_refused(&mut self, tag: Tag, why: &str) {
+        let dump = &self
+            .current
+            .as_ref()
+            .expect("a record belongs to the present dump")
+            .dump;
+        let Some((message, Settles::Record(settled))) = self.window.settle(tag) else {
+            unreachable!("a record was sent as this tag");
+        };
+        let reason = format!("the broker refused the message: {why}");
+        let letter = dead_letter(dump, &settled.position, settled.position.xml.0, reason);
+        settled.dead_letter = Some(letter.to_line(&message.body));
+        self.settled_messages += 1;
     }
 
     fn expire(&mut self, now: Instant) {

@@ -132,6 +132,12 @@ impl Window {
         !self.waiting.is_empty()
     }
 
+    /// The message that was sent as `tag`. `None` as for [`Self::settle`].
+    pub fn sent(&self, tag: Tag) -> Option<&Arc<Message>> {
+        let (place, _) = self.in_flight.get(&tag)?;
+        self.entries[self.index(*place)].message.as_ref()
+    }
+
     /// Settles the entry that was sent as `tag`: its message, and what is to be said of it.
     /// `None` for a tag that is not in flight: a late answer of a connection that was given up.
     pub fn settle(&mut self, tag: Tag) -> Option<(Arc<Message>, &mut Settles)> {
@@ -183,7 +189,11 @@ impl Window {
     }
 
     fn entry(&mut self, place: u64) -> &mut Entry {
-        let index = usize::try_from(place - self.front).expect("a window fits into memory");
+        let index = self.index(place);
         &mut self.entries[index]
+    }
+
+    fn index(&self, place: u64) -> usize {
+        usize::try_from(place - self.front).expect("a window fits into memory")
     }
 }

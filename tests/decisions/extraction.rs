@@ -362,6 +362,18 @@ mod refusing {
     }
 
     #[test]
+    fn a_refused_end_message_leaves_the_dump_incomplete() {
+        let mut world = World::new(&[1]).answers(&[(2, Answer::Refuse)]);
+        let ended = world.run();
+        assert!(matches!(ended.ending, Ending::Failed(Failure::Broker(_))));
+        assert_eq!(ended.status(Kind::Artists), Status::Failed);
+        world.answers.clear();
+        let again = world.run();
+        assert_eq!(again.record.published(), ["artists-file_complete"]);
+        assert_eq!(again.status(Kind::Artists), Status::Completed);
+    }
+
+    #[test]
     fn too_many_dead_letters_end_the_run_and_keep_all_of_them() {
         let mut world = World::new(ARTISTS)
             .malformed(Kind::Artists, &[2, 4])
