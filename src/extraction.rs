@@ -325,12 +325,12 @@ enum Drain {
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The dead letter of a record; its bytes come with [`DeadLetter::to_line`].
-fn dead_letter(dump: &Dump, position: &Position, start: u64, reason: String) -> DeadLetter {
+fn dead_letter(dump: &Dump, settled: &Settled, reason: String) -> DeadLetter {
     DeadLetter {
         kind: dump.kind,
-        record: position.ordinal.0,
-        xml_start: start,
-        xml_end: position.xml.0,
+        record: settled.position.ordinal.0,
+        xml_start: settled.start.0,
+        xml_end: settled.position.xml.0,
         reason,
         raw: String::new(),
     }
@@ -663,6 +663,7 @@ impl Extraction {
         current.compressed = item.compressed.0;
         self.read += 1;
         let mut settled = Settled {
+            start: item.start,
             position: item.position,
             compressed: item.compressed,
             has_message: false,
@@ -684,7 +685,7 @@ impl Extraction {
                 }))
             }
             Outcome::Malformed { reason, raw } => {
-                let letter = dead_letter(&current.dump, &item.position, item.start.0, reason);
+                let letter = dead_letter(&current.dump, &settled, reason);
                 settled.dead_letter = Some(letter.to_line(&raw));
                 None
             }
@@ -884,7 +885,7 @@ impl Extraction {
             unreachable!("a record was sent as this tag");
         };
         let reason = format!("the broker refused the message: {why}");
-        let letter = dead_letter(dump, &settled.position, settled.position.xml.0, reason);
+        let letter = dead_letter(dump, settled, reason);
         settled.dead_letter = Some(letter.to_line(&message.body));
         self.settled_messages += 1;
     }

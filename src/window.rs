@@ -35,6 +35,8 @@ pub enum Settles {
 /// A record that is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
+    /// Where it begins in the XML.
+    pub start: ByteOffset,
     /// The boundary behind it.
     pub position: Position,
     /// How much of the file was read to get there, in compressed bytes.

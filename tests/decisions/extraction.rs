@@ -362,6 +362,28 @@ mod refusing {
     }
 
     #[test]
+    fn a_refused_message_is_a_dead_letter() {
+        let mut world = World::new(ARTISTS).answers(&[(3, Answer::Refuse)]);
+        let ended = world.run();
+        assert_eq!(ended.ending, Ending::SelectionComplete);
+        let expected = DeadLetter {
+            kind: Kind::Artists,
+            record: 3,
+            xml_start: 201,
+            xml_end: 300,
+            reason: "the broker refused the message: too large".to_owned(),
+            raw: r#"{"id":"3"}"#.to_owned(),
+        };
+        assert_eq!(letters(&world, Kind::Artists), [expected]);
+        let frontier = ended.frontier(Kind::Artists);
+        assert_eq!((frontier.messages, frontier.dead_letters), (10, 1));
+        assert_eq!(
+            bodies(&ended, Subject::FileComplete)[0]["total_processed"],
+            9
+        );
+    }
+
+    #[test]
     fn a_refused_end_message_leaves_the_dump_incomplete() {
         let mut world = World::new(&[1]).answers(&[(2, Answer::Refuse)]);
         let ended = world.run();
