@@ -310,8 +310,9 @@ enum Phase {
     Closing(Ending),
 }
 
-/// What an ending waits for before the last save.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an ending waits for before the last save. What happens while it waits can only make it
+/// wait for less, which is the order of the variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Drain {
     /// Everything in the window.
     Window,
@@ -962,13 +963,15 @@ impl Extraction {
 
     // Endings.
 
+    /// Ends the run by a failure. The first one is the one that the run ends with.
     fn fail(&mut self, failure: Failure, drain: Drain) {
-        if matches!(
-            self.phase,
-            Phase::Ending(Ending::Failed(_), _) | Phase::Closing(_)
-        ) {
-            return;
-        }
+        let (failed, drain) = match &self.phase {
+            Phase::Closing(_) => return,
+            Phase::Ending(Ending::Failed(_), present) if drain <= *present => return,
+            Phase::Ending(Ending::Failed(first), _) => (first.clone(), drain),
+            Phase::Ending(_, present) => (failure.clone(), drain.max(*present)),
+            _ => (failure.clone(), drain),
+        };
         self.marker.add_error(failure.to_string());
         if let Some(current) = &self.current {
             self.marker.file_mut(&current.dump.file_name()).status = Status::Failed;
@@ -976,7 +979,7 @@ impl Extraction {
         self.marker.processing_phase.status = Status::Failed;
         self.marker.summary.overall_status = Status::Failed;
         self.saves.request();
-        self.phase = Phase::Ending(Ending::Failed(failure), drain);
+        self.phase = Phase::Ending(Ending::Failed(failed), drain);
     }
 
     /// Somebody wants the run to stop. What is in flight gets its chance, until a deadline.

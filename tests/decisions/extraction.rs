@@ -582,6 +582,17 @@ mod failing {
             Ending::Failed(Failure::Source(_))
         ));
     }
+
+    #[test]
+    fn a_broker_that_will_not_have_us_ends_a_failed_run_too() {
+        // The damage is found while the broker still owes confirms; then it leaves for good.
+        let mut world = World::new(ARTISTS).answers(&[(3, Answer::Permanent)]);
+        world.dump(Kind::Artists).damaged_after = Some(3);
+        world.otherwise = Answer::Late(1_000);
+        let ended = world.run();
+        assert!(matches!(ended.ending, Ending::Failed(Failure::Source(_))));
+        assert_eq!(ended.record.connects, 1, "no other attempt makes sense");
+    }
 }
 
 mod stopping {
@@ -666,6 +677,23 @@ mod stopping {
             assert_eq!(ended.ending, Ending::Stopped);
             assert!(ended.stopping_took < Duration::from_secs(5), "poll {poll}");
         }
+    }
+
+    #[test]
+    fn a_failure_while_stopping_does_not_undo_the_deadline() {
+        // The third dead letter settles only when the stop waits for confirms; the alarm that
+        // follows would keep the rest waiting for an hour.
+        let mut world = World::new(&[10, 2, 0, 1]).malformed(Kind::Artists, &[2, 3, 4]);
+        world.options.window_messages = 6;
+        world.otherwise = Answer::Block(3_000_000);
+        world = world.answers(&[(1, Answer::Late(1_000)), (2, Answer::Block(3_000_000))]);
+        world = world.stop_when(|_, record| record.attempts.len() >= 2);
+        let ended = world.run();
+        assert!(matches!(
+            ended.ending,
+            Ending::Failed(Failure::DeadLetters { .. })
+        ));
+        assert!(ended.took < Duration::from_secs(20), "{:?}", ended.took);
     }
 }
 
