@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::broker::{Command, Event, Message, Subject, Tag};
+use crate::broker::{Command, Disconnect, Event, Message, Subject, Tag};
 use crate::dead_letter::DeadLetter;
 use crate::dump::{Dump, Kind, Version};
 use crate::link::{Expired, Link, LinkOptions};
@@ -809,7 +809,7 @@ impl Extraction {
             Event::Disconnected(session, disconnect) if self.link.is_current(session) => {
                 self.window.take_all_back();
                 let retry = self.link.disconnected(now);
-                self.disconnected(disconnect.why, disconnect.permanent, retry);
+                self.disconnected(now, disconnect, retry);
             }
             Event::Connected(_) | Event::Disconnected(..) => {}
             Event::Confirmed(tag) => self.confirmed(now, tag),
@@ -829,13 +829,17 @@ impl Extraction {
         }
     }
 
-    fn disconnected(&mut self, why: String, is_permanent: bool, retry: Duration) {
-        if matches!(self.phase, Phase::Closing(_)) {
-            return;
-        }
-        match is_permanent {
-            true => self.fail(Failure::Broker(why), Drain::Nothing),
-            false => self.notices.push_back(Notice::Disconnected { why, retry }),
+    fn disconnected(&mut self, now: Instant, disconnect: Disconnect, retry: Duration) {
+        let is_needed = match self.phase {
+            Phase::Ending(_, drain) => !self.is_drained(drain, now),
+            Phase::Closing(_) => false,
+            _ => true,
+        };
+        let Disconnect { why, permanent } = disconnect;
+        match (is_needed, permanent) {
+            (false, _) => {}
+            (true, true) => self.fail(Failure::Broker(why), Drain::Nothing),
+            (true, false) => self.notices.push_back(Notice::Disconnected { why, retry }),
         }
     }
 

@@ -552,6 +552,19 @@ mod failing {
     use super::*;
 
     #[test]
+    fn a_broker_that_leaves_when_everything_is_confirmed_fails_nothing() {
+        let answers = [(8, Answer::ConfirmThenPermanent)];
+        let ended = World::new(&[1, 1, 1, 1])
+            .answers(&[(12, answers[0].1)])
+            .run();
+        assert_eq!(ended.ending, Ending::Complete);
+        assert!(ended.marker().is_complete());
+        let ended = World::new(&[7]).answers(&answers).run();
+        assert_eq!(ended.ending, Ending::SelectionComplete);
+        assert_eq!(ended.status(Kind::Artists), Status::Completed);
+    }
+
+    #[test]
     fn a_damaged_dump_is_published_and_saved_up_to_the_damage() {
         for damaged_after in 0..=10 {
             let mut world = World::new(&[10, 3]);
