@@ -791,7 +791,10 @@ impl Extraction {
         if !self.wants_to_send() {
             return None;
         }
-        if self.link.may_publish(now, self.window.in_flight()) {
+        // The announcements are more than a very small window holds.
+        let in_flight = self.window.in_flight();
+        let has_room = in_flight < self.options.window_messages;
+        if has_room && self.link.may_publish(now, in_flight) {
             self.attempts += 1;
             let tag = Tag(self.attempts);
             let message = self.window.send(tag, now).expect("a message is waiting");

@@ -249,6 +249,13 @@ mod completing {
         );
         assert_eq!(announced["started_at"], "2026-08-01T07:00:00Z");
     }
+
+    #[test]
+    fn announcements_keep_to_the_window() {
+        let mut world = World::new(&[1, 1, 1, 1]);
+        world.options.window_messages = 1;
+        assert_eq!(world.run().ending, Ending::Complete);
+    }
 }
 
 mod resuming {
