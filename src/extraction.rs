@@ -448,15 +448,17 @@ impl Extraction {
     /// a dump is completed whose start nobody noted, it is the date of the version.
     fn original_start(&self, now: Instant) -> String {
         let processing = &self.marker.processing_phase;
-        let files = || processing.progress_by_file.values();
-        let earliest = files().filter_map(|file| file.started_at.clone()).min();
-        let is_fresh = files().all(|file| file.status != Status::Completed);
-        let unknown = match is_fresh {
-            true => self.unix(now),
-            false => Duration::from_secs(self.version.unix_seconds()),
+        let files = processing.progress_by_file.values();
+        let completed = files.filter(|file| file.status == Status::Completed);
+        let started: Option<Vec<_>> = completed.map(|file| file.started_at.clone()).collect();
+        let unnoted = || match started {
+            None => rfc3339(Duration::from_secs(self.version.unix_seconds())),
+            Some(started) => started
+                .into_iter()
+                .min()
+                .unwrap_or_else(|| rfc3339(self.unix(now))),
         };
-        let noted = processing.started_at.clone().or(earliest);
-        noted.unwrap_or_else(|| rfc3339(unknown))
+        processing.started_at.clone().unwrap_or_else(unnoted)
     }
 
     fn open_next(&mut self, now: Instant) -> Output {

@@ -251,6 +251,22 @@ mod completing {
     }
 
     #[test]
+    fn without_a_known_start_consumers_delete_only_what_is_older_than_the_version() {
+        // Labels were begun long after artists, whose start nobody noted.
+        let mut world = World::new(&[1, 1, 1, 1]);
+        let mut marker = Marker::default();
+        marker.file_mut(&name(Kind::Artists)).status = Status::Completed;
+        let labels = marker.file_mut(&name(Kind::Labels));
+        labels.status = Status::Completed;
+        labels.started_at = Some("2026-08-01T23:00:00Z".to_owned());
+        world
+            .fs
+            .put(&paths().marker(), &serde_json::to_vec(&marker).unwrap());
+        let announced = &bodies(&world.run(), Subject::ExtractionComplete)[0];
+        assert_eq!(announced["started_at"], "2026-08-01T00:00:00.000Z");
+    }
+
+    #[test]
     fn announcements_keep_to_the_window() {
         let mut world = World::new(&[1, 1, 1, 1]);
         world.options.window_messages = 1;
