@@ -29,7 +29,7 @@ use crate::broker::{Command, Disconnect, Event, Message, Subject, Tag};
 use crate::dead_letter::DeadLetter;
 use crate::dump::{Dump, Kind, Version};
 use crate::link::{Expired, Link, LinkOptions};
-use crate::marker::{Checkpoint, Frontier, Marker, Paths, Save, SaveError, Status};
+use crate::marker::{Checkpoint, FileProgress, Frontier, Marker, Paths, Save, SaveError, Status};
 use crate::plan::{Plan, PlannedDump};
 use crate::record::{Ordinal, Position};
 use crate::saves::{SaveOptions, Saves};
@@ -445,12 +445,16 @@ impl Extraction {
     }
 
     /// When the extraction of this version first began. Consumers delete what is older, so while
-    /// a dump is completed whose start nobody noted, it is the date of the version.
+    /// a dump counts whose start nobody noted, it is the date of the version.
     fn original_start(&self, now: Instant) -> String {
         let processing = &self.marker.processing_phase;
         let files = processing.progress_by_file.values();
-        let completed = files.filter(|file| file.status == Status::Completed);
-        let started: Option<Vec<_>> = completed.map(|file| file.started_at.clone()).collect();
+        let counts =
+            |file: &&FileProgress| file.status == Status::Completed || file.checkpoint.is_some();
+        let started: Option<Vec<_>> = files
+            .filter(counts)
+            .map(|file| file.started_at.clone())
+            .collect();
         let unnoted = || match started {
             None => rfc3339(Duration::from_secs(self.version.unix_seconds())),
             Some(started) => started
