@@ -23,6 +23,10 @@
 //! says that the record was kept. The previous generation is a link and not a copy: it costs no
 //! bytes and no sync.
 //!
+//! Dead letters that were synced stay, also if a later step fails: the marker may have been
+//! switched by a save whose last sync failed, and then counts them. Cutting them off to write
+//! them again would lose them in a crash between.
+//!
 //! After any error the save is over. The next one writes a new temporary file: what a file holds
 //! after a failed sync is unknown, and a second sync of it reports success without effect.
 
@@ -326,6 +330,9 @@ impl Marker {
     }
 }
 
+/// How the name of a dead-letter file ends.
+const DEAD_LETTERS: &str = ".dead_letters.jsonl";
+
 /// Where the files of a version's state are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -368,10 +375,8 @@ impl Paths {
 
     /// What was skipped of a dump, as JSON Lines.
     pub fn dead_letters(&self, kind: Kind) -> PathBuf {
-        self.directory.join(format!(
-            "discogs_{}_{kind}.dead_letters.jsonl",
-            self.version
-        ))
+        self.directory
+            .join(format!("discogs_{}_{kind}{DEAD_LETTERS}", self.version))
     }
 
     fn is_temporary(&self, path: &Path) -> bool {
@@ -476,6 +481,14 @@ pub struct SaveError {
     pub path: PathBuf,
     /// What the file system said.
     pub reason: String,
+}
+
+impl SaveError {
+    /// Whether the dead letters of the save became durable all the same: they come first.
+    pub fn kept_dead_letters(&self) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        !name.is_some_and(|name| name.ends_with(DEAD_LETTERS))
+    }
 }
 
 /// Dead letters that become durable with a save.

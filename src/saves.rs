@@ -69,6 +69,15 @@ struct Letters {
     pending: Vec<u8>,
 }
 
+impl Letters {
+    /// Those under way are durable.
+    fn kept(&mut self) {
+        self.saved_bytes += self.under_way as u64;
+        self.pending.drain(..self.under_way);
+        self.under_way = 0;
+    }
+}
+
 impl Saves {
     /// Nothing is saved yet; `window` is the most records that can be read and unsettled.
     ///
@@ -214,28 +223,34 @@ impl Saves {
             .under_way
             .take()
             .expect("only a save that was begun ends");
-        if result.is_err() {
-            let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-            let pause = self
-                .options
-                .retry_min
-                .saturating_mul(factor)
-                .min(self.options.age_max);
-            self.failures = self.failures.saturating_add(1);
-            self.failed += 1;
-            self.is_urgent = true;
-            self.retry_at = now + pause;
-            return Some(pause);
+        if result
+            .as_ref()
+            .err()
+            .is_none_or(SaveError::kept_dead_letters)
+        {
+            self.letters.values_mut().for_each(Letters::kept);
         }
-        for letters in self.letters.values_mut() {
-            letters.saved_bytes += letters.under_way as u64;
-            letters.pending.drain(..letters.under_way);
-            letters.under_way = 0;
+        if result.is_err() {
+            return Some(self.fail(now));
         }
         self.saved = snapshot;
         self.saved_at = now;
         self.failures = 0;
         None
+    }
+
+    fn fail(&mut self, now: Instant) -> Duration {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let pause = self
+            .options
+            .retry_min
+            .saturating_mul(factor)
+            .min(self.options.age_max);
+        self.failures = self.failures.saturating_add(1);
+        self.failed += 1;
+        self.is_urgent = true;
+        self.retry_at = now + pause;
+        pause
     }
 
     /// When a save will be due, if nothing happens before.

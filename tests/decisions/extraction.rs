@@ -768,6 +768,26 @@ mod saving {
     }
 
     #[test]
+    fn a_failed_save_is_told_and_does_not_stop_the_run() {
+        // A save with dead letters has twelve operations: each fails once in each of four saves.
+        for save in 1..=4 {
+            for operation in 1..=12 {
+                let mut world = World::new(ARTISTS).malformed(Kind::Artists, &[2, 5]);
+                world.failing_saves.insert(save, operation);
+                let ended = world.run();
+                assert_eq!(ended.ending, Ending::SelectionComplete);
+                assert_eq!(ended.status(Kind::Artists), Status::Completed);
+                let records: Vec<_> = letters(&world, Kind::Artists)
+                    .iter()
+                    .map(|letter| letter.record)
+                    .collect();
+                assert_eq!(records, [2, 5], "save {save}, operation {operation}");
+                assert!(world.fs.names().iter().all(|name| !name.ends_with(".tmp")));
+            }
+        }
+    }
+
+    #[test]
     fn publishing_goes_on_while_saves_fail_and_the_end_says_so() {
         let mut world = World::new(&[50]);
         world.fs.set_broken(true);
