@@ -419,7 +419,7 @@ impl Extraction {
             in_flight: self.window.in_flight(),
             is_connected: self.link.is_up(),
             is_blocked: self.link.is_blocked(),
-            reconnects: self.link.reconnects,
+            reconnects: self.link.reconnects(),
             retried: self.attempts - self.settled_messages - self.window.in_flight() as u64,
             saves: self.saves.begun,
             saves_failed: self.saves.failed,
@@ -812,8 +812,9 @@ impl Extraction {
     fn broker_said(&mut self, now: Instant, event: Event) {
         match event {
             Event::Connected(session) if self.link.is_current(session) => {
-                self.link.connected();
-                self.notices.push_back(Notice::Connected);
+                if self.link.connected() {
+                    self.notices.push_back(Notice::Connected);
+                }
             }
             Event::Disconnected(session, disconnect) if self.link.is_current(session) => {
                 self.window.take_all_back();
