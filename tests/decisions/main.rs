@@ -3,4 +3,6 @@
 
 mod extraction;
 mod harness;
+mod marker;
 mod memory;
+mod samples_markers;
