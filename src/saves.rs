@@ -65,16 +65,22 @@ struct Snapshot {
 #[derive(Debug, Default)]
 struct Letters {
     saved_bytes: u64,
-    under_way: usize,
+    /// Whether the file holds no more than `saved_bytes`: a process that died in a save may have
+    /// left some behind them.
+    is_cut: bool,
+    /// How many bytes of `pending` go with the save under way, if it concerns this file.
+    under_way: Option<usize>,
     pending: Vec<u8>,
 }
 
 impl Letters {
     /// Those under way are durable.
     fn kept(&mut self) {
-        self.saved_bytes += self.under_way as u64;
-        self.pending.drain(..self.under_way);
-        self.under_way = 0;
+        if let Some(bytes) = self.under_way.take() {
+            self.saved_bytes += bytes as u64;
+            self.pending.drain(..bytes);
+            self.is_cut = true;
+        }
     }
 }
 
@@ -202,9 +208,9 @@ impl Saves {
         let letters = self
             .letters
             .iter_mut()
-            .filter(|(_, letters)| !letters.pending.is_empty());
+            .filter(|(_, letters)| !letters.pending.is_empty() || !letters.is_cut);
         let letters = letters.map(|(kind, letters)| {
-            letters.under_way = letters.pending.len();
+            letters.under_way = Some(letters.pending.len());
             DeadLetters {
                 path: paths.dead_letters(*kind),
                 saved_bytes: letters.saved_bytes,
@@ -412,7 +418,7 @@ mod tests {
     fn dead_letters_go_with_the_next_save_and_with_one_only() {
         let mut saves = saves();
         saves.begin_letters(Kind::Labels, 100);
-        assert_eq!(begin(&mut saves), []);
+        assert_eq!(begin(&mut saves), [(100, String::new())], "cut at first");
         saves.add_letter(Kind::Labels, b"a\n");
         saves.end(at(1), &Ok(()));
         assert_eq!(begin(&mut saves), [(100, "a\n".to_owned())]);
@@ -421,6 +427,13 @@ mod tests {
         assert_eq!(begin(&mut saves), [(102, "bc\n".to_owned())]);
         saves.end(at(3), &Ok(()));
         assert_eq!(begin(&mut saves), []);
+        saves.begin_letters(Kind::Masters, 7);
+        saves.end(at(4), &Ok(()));
+        assert_eq!(
+            begin(&mut saves),
+            [(7, String::new())],
+            "begun beside a save"
+        );
     }
 
     #[test]

@@ -358,8 +358,8 @@ mod saving {
     #[test]
     fn a_failure_leaves_a_whole_marker_and_the_next_save_succeeds() {
         let operations = [
+            ("look for", "artists.dead_letters.jsonl"),
             ("open", "artists.dead_letters.jsonl"),
-            ("truncate", "artists.dead_letters.jsonl"),
             ("write", "artists.dead_letters.jsonl"),
             ("sync", "artists.dead_letters.jsonl"),
             ("create", ".json.3.tmp"),
@@ -430,6 +430,9 @@ mod saving {
             ("a\n", 2, "b\n", "a\nb\n"),
             ("a\nb\nhal", 2, "b\nc\n", "a\nb\nc\n"),
             ("of another run\n", 0, "a\n", "a\n"),
+            ("a\nof a save that never was\n", 2, "", "a\n"),
+            ("a\n", 2, "", "a\n"),
+            ("edited\n", 100, "b\n", "edited\nb\n"),
         ] {
             let fs = Memory::default();
             let path = paths().dead_letters(Kind::Artists);
