@@ -362,6 +362,7 @@ impl World {
         );
         assert!(saver.save.is_none(), "a save outlives the run");
         drop((broker, saver, watch));
+        self.fs.calm();
         let now = self.clock.now();
         let record = Rc::into_inner(record).expect("the world is gone");
         let record = record.into_inner();

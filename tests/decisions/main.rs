@@ -5,4 +5,5 @@ mod extraction;
 mod harness;
 mod marker;
 mod memory;
+mod random;
 mod samples_markers;

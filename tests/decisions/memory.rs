@@ -37,6 +37,11 @@ impl Memory {
         state.failing.insert(number);
     }
 
+    /// Forgets the failures that have not come about.
+    pub(crate) fn calm(&self) {
+        self.0.lock().unwrap().failing.clear();
+    }
+
     /// Fails every operation that changes something, or none any more.
     pub(crate) fn set_broken(&self, is_broken: bool) {
         self.0.lock().unwrap().is_broken = is_broken;
