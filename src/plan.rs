@@ -176,7 +176,7 @@ struct Decided {
 
 fn decide(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<Decided> {
     let start = Checkpoint {
-        fingerprint: source::fingerprint(fs, &dump.path)?,
+        fingerprint: source::fingerprint(fs, &dump.path)?.to_string(),
         file_bytes: fs.metadata(&dump.path)?.length,
         frontier: Frontier::default(),
     };
@@ -189,6 +189,7 @@ fn decide(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<
         })
     };
     match &entry.checkpoint {
+        _ if entry.status == Status::Pending => from_start(None),
         Some(checkpoint) if checkpoint.fingerprint != start.fingerprint => from_start(Some(
             format!("{name} is not the file that was read before: starting again at record 1"),
         )),
