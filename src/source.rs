@@ -56,17 +56,15 @@ pub enum SourceError {
 }
 /// x
 pub fn fingerprint(
-    _fs: &dyn crate::fs::FileSystem,
-    _path: &std::path::Path,
+    fs: &dyn crate::fs::FileSystem,
+    path: &std::path::Path,
 ) -> std::io::Result<String> {
-    todo!()
+    checksum(fs, path)
 }
 /// x
-pub fn checksum(
-    _fs: &dyn crate::fs::FileSystem,
-    _path: &std::path::Path,
-) -> std::io::Result<String> {
-    todo!()
+pub fn checksum(fs: &dyn crate::fs::FileSystem, path: &std::path::Path) -> std::io::Result<String> {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(crate::fs::read(fs, path)?);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 /// x
 pub type Reads = Box<dyn Iterator<Item = Result<Read, SourceError>> + Send>;

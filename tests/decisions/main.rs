@@ -5,5 +5,6 @@ mod extraction;
 mod harness;
 mod marker;
 mod memory;
+mod plan;
 mod random;
 mod samples_markers;
