@@ -979,12 +979,11 @@ impl Extraction {
 
     /// Ends the run by a failure. The first one is the one that the run ends with.
     fn fail(&mut self, failure: Failure, drain: Drain) {
-        let (failed, drain) = match &self.phase {
+        let drain = match &self.phase {
             Phase::Closing(_) => return,
             Phase::Ending(Ending::Failed(_), present) if drain <= *present => return,
-            Phase::Ending(Ending::Failed(first), _) => (first.clone(), drain),
-            Phase::Ending(_, present) => (failure.clone(), drain.max(*present)),
-            _ => (failure.clone(), drain),
+            Phase::Ending(_, present) => drain.max(*present),
+            _ => drain,
         };
         self.marker.add_error(failure.to_string());
         if let Some(current) = &self.current {
@@ -993,7 +992,11 @@ impl Extraction {
         self.marker.processing_phase.status = Status::Failed;
         self.marker.summary.overall_status = Status::Failed;
         self.saves.request();
-        self.phase = Phase::Ending(Ending::Failed(failed), drain);
+        let failed = match &self.phase {
+            Phase::Ending(failed @ Ending::Failed(_), _) => failed.clone(),
+            _ => Ending::Failed(failure),
+        };
+        self.phase = Phase::Ending(failed, drain);
     }
 
     /// Somebody wants the run to stop. What is in flight gets its chance, until a deadline.

@@ -293,7 +293,8 @@ mod tests {
     fn what_each_state_allows() {
         let new = || Link::new(OPTIONS);
         // Is it down, up, of a present session; may it publish, connect, close.
-        let states: [(fn() -> Link, [bool; 6]); 6] = [
+        type Make = fn() -> Link;
+        let states: [(Make, [bool; 6]); 6] = [
             (new, [true, false, false, false, true, false]),
             (connecting, [false, false, true, false, false, true]),
             (up, [false, true, true, true, false, true]),
