@@ -64,15 +64,16 @@ pub fn run(extraction: &mut Extraction, outside: &mut Outside<'_>) -> Ending {
     let mut is_stopping = false;
     loop {
         let now = outside.clock.now();
+        // Comes first, because it may use up a wake: what the wake was for is looked at below.
+        while let Some(event) = outside.broker.poll(now) {
+            extraction.handle(now, Input::Broker(event));
+        }
         if !is_stopping && outside.stop.load(Ordering::Relaxed) {
             is_stopping = true;
             extraction.handle(now, Input::Stop);
         }
         if let Some(result) = outside.saver.poll() {
             extraction.handle(now, Input::Saved(result));
-        }
-        while let Some(event) = outside.broker.poll(now) {
-            extraction.handle(now, Input::Broker(event));
         }
         match extraction.poll(now) {
             Output::Open(dump, position) => match outside.dumps.open(&dump, position) {

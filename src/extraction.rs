@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::broker::{Command, Event, Message, Subject, Tag};
+use crate::broker::{Command, Disconnect, Event, Message, Subject, Tag};
 use crate::dead_letter::DeadLetter;
 use crate::dump::{Dump, Kind, Version};
 use crate::link::{Expired, Link, LinkOptions};
-use crate::marker::{Checkpoint, Frontier, Marker, Paths, Save, SaveError, Status};
+use crate::marker::{Checkpoint, FileProgress, Frontier, Marker, Paths, Save, SaveError, Status};
 use crate::plan::{Plan, PlannedDump};
 use crate::record::{Ordinal, Position};
 use crate::saves::{SaveOptions, Saves};
@@ -310,8 +310,9 @@ enum Phase {
     Closing(Ending),
 }
 
-/// What an ending waits for before the last save.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an ending waits for before the last save. What happens while it waits can only make it
+/// wait for less, which is the order of the variants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Drain {
     /// Everything in the window.
     Window,
@@ -325,12 +326,12 @@ enum Drain {
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The dead letter of a record; its bytes come with [`DeadLetter::to_line`].
-fn dead_letter(dump: &Dump, position: &Position, start: u64, reason: String) -> DeadLetter {
+fn dead_letter(dump: &Dump, settled: &Settled, reason: String) -> DeadLetter {
     DeadLetter {
         kind: dump.kind,
-        record: position.ordinal.0,
-        xml_start: start,
-        xml_end: position.xml.0,
+        record: settled.position.ordinal.0,
+        xml_start: settled.start.0,
+        xml_end: settled.position.xml.0,
         reason,
         raw: String::new(),
     }
@@ -418,7 +419,7 @@ impl Extraction {
             in_flight: self.window.in_flight(),
             is_connected: self.link.is_up(),
             is_blocked: self.link.is_blocked(),
-            reconnects: self.link.reconnects,
+            reconnects: self.link.reconnects(),
             retried: self.attempts - self.settled_messages - self.window.in_flight() as u64,
             saves: self.saves.begun,
             saves_failed: self.saves.failed,
@@ -444,18 +445,24 @@ impl Extraction {
     }
 
     /// When the extraction of this version first began. Consumers delete what is older, so while
-    /// a dump is completed whose start nobody noted, it is the date of the version.
+    /// a dump counts whose start nobody noted, it is the date of the version.
     fn original_start(&self, now: Instant) -> String {
         let processing = &self.marker.processing_phase;
-        let files = || processing.progress_by_file.values();
-        let earliest = files().filter_map(|file| file.started_at.clone()).min();
-        let is_fresh = files().all(|file| file.status != Status::Completed);
-        let unknown = match is_fresh {
-            true => self.unix(now),
-            false => Duration::from_secs(self.version.unix_seconds()),
+        let files = processing.progress_by_file.values();
+        let counts =
+            |file: &&FileProgress| file.status == Status::Completed || file.checkpoint.is_some();
+        let started: Option<Vec<_>> = files
+            .filter(counts)
+            .map(|file| file.started_at.clone())
+            .collect();
+        let unnoted = || match started {
+            None => rfc3339(Duration::from_secs(self.version.unix_seconds())),
+            Some(started) => started
+                .into_iter()
+                .min()
+                .unwrap_or_else(|| rfc3339(self.unix(now))),
         };
-        let noted = processing.started_at.clone().or(earliest);
-        noted.unwrap_or_else(|| rfc3339(unknown))
+        processing.started_at.clone().unwrap_or_else(unnoted)
     }
 
     fn open_next(&mut self, now: Instant) -> Output {
@@ -663,6 +670,7 @@ impl Extraction {
         current.compressed = item.compressed.0;
         self.read += 1;
         let mut settled = Settled {
+            start: item.start,
             position: item.position,
             compressed: item.compressed,
             has_message: false,
@@ -684,7 +692,7 @@ impl Extraction {
                 }))
             }
             Outcome::Malformed { reason, raw } => {
-                let letter = dead_letter(&current.dump, &item.position, item.start.0, reason);
+                let letter = dead_letter(&current.dump, &settled, reason);
                 settled.dead_letter = Some(letter.to_line(&raw));
                 None
             }
@@ -789,7 +797,10 @@ impl Extraction {
         if !self.wants_to_send() {
             return None;
         }
-        if self.link.may_publish(now, self.window.in_flight()) {
+        // The announcements are more than a very small window holds.
+        let in_flight = self.window.in_flight();
+        let has_room = in_flight < self.options.window_messages;
+        if has_room && self.link.may_publish(now, in_flight) {
             self.attempts += 1;
             let tag = Tag(self.attempts);
             let message = self.window.send(tag, now).expect("a message is waiting");
@@ -801,13 +812,14 @@ impl Extraction {
     fn broker_said(&mut self, now: Instant, event: Event) {
         match event {
             Event::Connected(session) if self.link.is_current(session) => {
-                self.link.connected();
-                self.notices.push_back(Notice::Connected);
+                if self.link.connected() {
+                    self.notices.push_back(Notice::Connected);
+                }
             }
             Event::Disconnected(session, disconnect) if self.link.is_current(session) => {
                 self.window.take_all_back();
                 let retry = self.link.disconnected(now);
-                self.disconnected(disconnect.why, disconnect.permanent, retry);
+                self.disconnected(now, disconnect, retry);
             }
             Event::Connected(_) | Event::Disconnected(..) => {}
             Event::Confirmed(tag) => self.confirmed(now, tag),
@@ -827,13 +839,17 @@ impl Extraction {
         }
     }
 
-    fn disconnected(&mut self, why: String, is_permanent: bool, retry: Duration) {
-        if matches!(self.phase, Phase::Closing(_)) {
-            return;
-        }
-        match is_permanent {
-            true => self.fail(Failure::Broker(why), Drain::Nothing),
-            false => self.notices.push_back(Notice::Disconnected { why, retry }),
+    fn disconnected(&mut self, now: Instant, disconnect: Disconnect, retry: Duration) {
+        let is_needed = match self.phase {
+            Phase::Ending(_, drain) => !self.is_drained(drain, now),
+            Phase::Closing(_) => false,
+            _ => true,
+        };
+        let Disconnect { why, permanent } = disconnect;
+        match (is_needed, permanent) {
+            (false, _) => {}
+            (true, true) => self.fail(Failure::Broker(why), Drain::Nothing),
+            (true, false) => self.notices.push_back(Notice::Disconnected { why, retry }),
         }
     }
 
@@ -861,26 +877,32 @@ impl Extraction {
     /// The broker will never take this message: its record is a dead letter. A control message
     /// can't be skipped: consumers wait for it.
     fn refused(&mut self, tag: Tag, why: &str) {
-        let Some((message, settles)) = self.window.settle(tag) else {
+        let Some(sent) = self.window.sent(tag) else {
             return;
         };
-        match (settles, &self.current) {
-            (Settles::Record(settled), Some(current)) => {
-                let reason = format!("the broker refused the message: {why}");
-                let letter = dead_letter(
-                    &current.dump,
-                    &settled.position,
-                    settled.position.xml.0,
-                    reason,
-                );
-                settled.dead_letter = Some(letter.to_line(&message.body));
-                self.settled_messages += 1;
+        match sent.subject {
+            Subject::Record(_) => self.record_refused(tag, why),
+            Subject::FileComplete | Subject::ExtractionComplete => {
+                let failure = Failure::Broker(format!("{} was refused: {why}", sent.id()));
+                self.window.take_back(tag);
+                self.fail(failure, Drain::Nothing);
             }
-            _ => self.fail(
-                Failure::Broker(format!("{} was refused: {why}", message.id())),
-                Drain::Nothing,
-            ),
         }
+    }
+
+    fn record_refused(&mut self, tag: Tag, why: &str) {
+        let dump = &self
+            .current
+            .as_ref()
+            .expect("a record belongs to the present dump")
+            .dump;
+        let Some((message, Settles::Record(settled))) = self.window.settle(tag) else {
+            unreachable!("a record was sent as this tag");
+        };
+        let reason = format!("the broker refused the message: {why}");
+        let letter = dead_letter(dump, settled, reason);
+        settled.dead_letter = Some(letter.to_line(&message.body));
+        self.settled_messages += 1;
     }
 
     fn expire(&mut self, now: Instant) {
@@ -955,13 +977,14 @@ impl Extraction {
 
     // Endings.
 
+    /// Ends the run by a failure. The first one is the one that the run ends with.
     fn fail(&mut self, failure: Failure, drain: Drain) {
-        if matches!(
-            self.phase,
-            Phase::Ending(Ending::Failed(_), _) | Phase::Closing(_)
-        ) {
-            return;
-        }
+        let drain = match &self.phase {
+            Phase::Closing(_) => return,
+            Phase::Ending(Ending::Failed(_), present) if drain <= *present => return,
+            Phase::Ending(_, present) => drain.max(*present),
+            _ => drain,
+        };
         self.marker.add_error(failure.to_string());
         if let Some(current) = &self.current {
             self.marker.file_mut(&current.dump.file_name()).status = Status::Failed;
@@ -969,7 +992,11 @@ impl Extraction {
         self.marker.processing_phase.status = Status::Failed;
         self.marker.summary.overall_status = Status::Failed;
         self.saves.request();
-        self.phase = Phase::Ending(Ending::Failed(failure), drain);
+        let failed = match &self.phase {
+            Phase::Ending(failed @ Ending::Failed(_), _) => failed.clone(),
+            _ => Ending::Failed(failure),
+        };
+        self.phase = Phase::Ending(failed, drain);
     }
 
     /// Somebody wants the run to stop. What is in flight gets its chance, until a deadline.

@@ -127,16 +127,11 @@ impl FileSystem for OsFileSystem {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        let directory = if directory.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            directory
-        };
-        fs::File::open(directory)?.sync_all()
+        fs::File::open(or_here(directory))?.sync_all()
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut paths = fs::read_dir(directory)?
+        let mut paths = fs::read_dir(or_here(directory))?
             .map(|entry| Ok(entry?.path()))
             .collect::<io::Result<Vec<_>>>()?;
         paths.sort();
@@ -171,6 +166,14 @@ impl FileSystem for OsFileSystem {
         file.set_len(0)?;
         file.write_all(owner.as_bytes())?;
         Ok(Box::new(OsLock { _file: file }))
+    }
+}
+
+/// The parent of a bare file name is the empty path, which the operating system does not know.
+fn or_here(directory: &Path) -> &Path {
+    match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
     }
 }
 

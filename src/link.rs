@@ -45,8 +45,7 @@ pub struct Link {
     session: u64,
     failures: u32,
     hold: Hold,
-    /// Connections that were made after the first.
-    pub reconnects: u64,
+    connections: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +75,7 @@ impl Link {
             session: 0,
             failures: 0,
             hold: Hold::default(),
-            reconnects: 0,
+            connections: 0,
         }
     }
 
@@ -151,12 +150,19 @@ impl Link {
         }
     }
 
-    /// The connection is made.
-    pub fn connected(&mut self) {
-        if matches!(self.state, State::Connecting { .. }) {
+    /// The connection is made. Whether it is of use: not if it was given up meanwhile.
+    pub fn connected(&mut self) -> bool {
+        let is_awaited = matches!(self.state, State::Connecting { .. });
+        if is_awaited {
             self.state = State::Up { is_blocked: false };
-            self.reconnects += u64::from(self.session > 1);
+            self.connections += 1;
         }
+        is_awaited
+    }
+
+    /// Connections that were made after the first.
+    pub fn reconnects(&self) -> u64 {
+        self.connections.saturating_sub(1)
     }
 
     /// The connection is gone; how long until the next attempt.
@@ -234,4 +240,211 @@ pub enum Expired {
     Connect,
     /// A confirm.
     Confirm,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: LinkOptions = LinkOptions {
+        connect_timeout: Duration::from_secs(15),
+        confirm_timeout: Duration::from_secs(30),
+        retry_min: Duration::from_millis(250),
+        retry_max: Duration::from_secs(10),
+    };
+
+    const fn at(seconds: u64) -> Instant {
+        Instant::from_nanoseconds(seconds * 1_000_000_000)
+    }
+
+    /// A link that connects at the origin.
+    fn connecting() -> Link {
+        let mut link = Link::new(OPTIONS);
+        let command = link.connect(Instant::ORIGIN);
+        assert_eq!(command, Some(Command::Connect(Session(1))));
+        link
+    }
+
+    fn up() -> Link {
+        let mut link = connecting();
+        assert!(link.connected());
+        link
+    }
+
+    fn blocked() -> Link {
+        let mut link = up();
+        assert!(link.blocked(true));
+        link
+    }
+
+    fn closing() -> Link {
+        let mut link = up();
+        assert_eq!(link.close(Instant::ORIGIN), Some(Command::Disconnect));
+        link
+    }
+
+    fn down() -> Link {
+        let mut link = up();
+        link.disconnected(Instant::ORIGIN);
+        link
+    }
+
+    #[test]
+    fn what_each_state_allows() {
+        let new = || Link::new(OPTIONS);
+        // Is it down, up, of a present session; may it publish, connect, close.
+        type Make = fn() -> Link;
+        let states: [(Make, [bool; 6]); 6] = [
+            (new, [true, false, false, false, true, false]),
+            (connecting, [false, false, true, false, false, true]),
+            (up, [false, true, true, true, false, true]),
+            (blocked, [false, true, true, false, false, true]),
+            (closing, [false, false, true, false, false, false]),
+            (down, [true, false, false, false, true, false]),
+        ];
+        for (make, expected) in states {
+            let link = make();
+            let actual = [
+                link.is_down(),
+                link.is_up(),
+                link.is_current(Session(link.session)),
+                link.may_publish(at(1), 0),
+                make().connect(at(1)).is_some(),
+                make().close(at(1)).is_some(),
+            ];
+            assert_eq!(actual, expected, "{:?}", link.state);
+        }
+    }
+
+    #[test]
+    fn what_each_state_waits_for() {
+        let sent = Some(at(2));
+        for (link, idle, waiting) in [
+            (connecting(), Some(at(15)), Some(at(15))),
+            (up(), None, Some(at(32))),
+            (blocked(), None, None),
+            (closing(), Some(at(3)), Some(at(3))),
+        ] {
+            assert_eq!(link.wakeup(at(1), None), idle, "{:?}", link.state);
+            assert_eq!(link.wakeup(at(1), sent), waiting, "{:?}", link.state);
+        }
+    }
+
+    #[test]
+    fn what_expires_in_each_state() {
+        let nanosecond = Duration::from_nanos(1);
+        for (mut link, deadline, expired) in [
+            (connecting(), at(15), Some(Expired::Connect)),
+            (up(), at(31), Some(Expired::Confirm)),
+            (closing(), at(3), None),
+        ] {
+            let state = link.state;
+            let before = Instant::from_nanoseconds(deadline.as_nanoseconds() - 1);
+            assert_eq!(link.expire(before, Some(at(1))), None);
+            assert_eq!(link.state, state);
+            assert_eq!(link.expire(before + nanosecond, Some(at(1))), expired);
+            assert_eq!(link.is_down(), expired.is_none(), "{state:?}");
+        }
+        assert_eq!(blocked().expire(at(1_000_000), Some(at(1))), None);
+        assert_eq!(up().expire(at(1_000_000), None), None);
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_until_a_confirm() {
+        let mut link = connecting();
+        let mut pauses = Vec::new();
+        for number in 1..=40 {
+            let now = at(100 * number);
+            pauses.push(link.disconnected(now).as_millis());
+            assert_eq!(link.connect(now), None, "not before the pause is over");
+            assert!(link.connect(now + OPTIONS.retry_max).is_some());
+            link.connected();
+        }
+        assert_eq!(pauses[..7], [250, 500, 1000, 2000, 4000, 8000, 10_000]);
+        assert!(pauses[7..].iter().all(|pause| *pause == 10_000));
+        link.confirmed();
+        assert_eq!(link.disconnected(at(9_000)), OPTIONS.retry_min);
+    }
+
+    #[test]
+    fn only_the_present_session_means_anything() {
+        let mut link = down();
+        assert!(
+            !link.is_current(Session(1)),
+            "a late end of a link that is down"
+        );
+        link.connect(at(1));
+        assert!(!link.is_current(Session(1)));
+        assert!(link.is_current(Session(2)));
+    }
+
+    #[test]
+    fn a_connection_that_was_given_up_is_of_no_use() {
+        let mut link = connecting();
+        link.close(at(15));
+        assert!(!link.connected());
+        assert!(!link.is_up());
+        assert_eq!(link.reconnects(), 0);
+    }
+
+    #[test]
+    fn reconnects_are_connections_and_not_attempts() {
+        let mut link = connecting();
+        for number in 1..=3 {
+            link.disconnected(at(100 * number));
+            link.connect(at(100 * number + 50));
+        }
+        link.connected();
+        assert_eq!(link.reconnects(), 0);
+        link.disconnected(at(1_000));
+        link.connect(at(1_050));
+        link.connected();
+        assert_eq!(link.reconnects(), 1);
+    }
+
+    #[test]
+    fn an_alarm_is_news_once_and_ends_with_the_connection() {
+        let mut link = up();
+        assert!(link.blocked(true));
+        assert!(!link.blocked(true));
+        assert!(link.blocked(false));
+        assert!(!link.blocked(false));
+        assert!(!connecting().blocked(true));
+        let mut link = blocked();
+        link.disconnected(at(1));
+        link.connect(at(2));
+        link.connected();
+        assert!(!link.is_blocked());
+    }
+
+    #[test]
+    fn a_message_that_was_not_taken_holds_all_and_then_probes_with_one() {
+        let mut link = up();
+        assert_eq!(link.not_taken(at(1)), Some(OPTIONS.retry_min));
+        assert_eq!(link.not_taken(at(1)), None, "held already");
+        assert!(!link.may_publish(at(1), 0));
+        let over = at(1) + OPTIONS.retry_min;
+        assert_eq!(link.wakeup(at(1), None), Some(over));
+        assert!(link.may_publish(over, 0));
+        assert!(!link.may_publish(over, 1), "one probe at a time");
+        assert_eq!(link.wakeup(over, None), None);
+        assert_eq!(link.not_taken(over), Some(OPTIONS.retry_min * 2));
+        link.confirmed();
+        assert!(
+            link.may_publish(over, 1),
+            "its confirm lets the rest follow"
+        );
+        assert_eq!(link.not_taken(at(9)), Some(OPTIONS.retry_min));
+    }
+
+    #[test]
+    fn probing_survives_a_reconnect() {
+        let mut link = up();
+        link.not_taken(at(1));
+        link.disconnected(at(2));
+        link.connect(at(3));
+        link.connected();
+        assert!(link.may_publish(at(3), 0));
+        assert!(!link.may_publish(at(3), 1));
+    }
 }

@@ -10,7 +10,7 @@
 //! **Save.** One file-system operation at a time, so that a crash can fall between any two:
 //!
 //! ```text
-//! dead letters   append → cut to what is saved → write → sync
+//! dead letters   measure → open → cut to what is saved → write → sync
 //! new marker     create a temporary file of a new name → write → sync
 //! previous       remove → link the present marker there
 //! switch         rename the temporary file over the marker → sync the directory
@@ -22,6 +22,10 @@
 //! the save survive. The dead letters come first, because a checkpoint behind a skipped record
 //! says that the record was kept. The previous generation is a link and not a copy: it costs no
 //! bytes and no sync.
+//!
+//! Dead letters that were synced stay, also if a later step fails: the marker may have been
+//! switched by a save whose last sync failed, and then counts them. Cutting them off to write
+//! them again would lose them in a crash between.
 //!
 //! After any error the save is over. The next one writes a new temporary file: what a file holds
 //! after a failed sync is unknown, and a second sync of it reports success without effect.
@@ -326,6 +330,9 @@ impl Marker {
     }
 }
 
+/// How the name of a dead-letter file ends.
+const DEAD_LETTERS: &str = ".dead_letters.jsonl";
+
 /// Where the files of a version's state are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -368,10 +375,8 @@ impl Paths {
 
     /// What was skipped of a dump, as JSON Lines.
     pub fn dead_letters(&self, kind: Kind) -> PathBuf {
-        self.directory.join(format!(
-            "discogs_{}_{kind}.dead_letters.jsonl",
-            self.version
-        ))
+        self.directory
+            .join(format!("discogs_{}_{kind}{DEAD_LETTERS}", self.version))
     }
 
     fn is_temporary(&self, path: &Path) -> bool {
@@ -478,6 +483,14 @@ pub struct SaveError {
     pub reason: String,
 }
 
+impl SaveError {
+    /// Whether the dead letters of the save became durable all the same: they come first.
+    pub fn kept_dead_letters(&self) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        !name.is_some_and(|name| name.ends_with(DEAD_LETTERS))
+    }
+}
+
 /// Dead letters that become durable with a save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetters {
@@ -485,7 +498,7 @@ pub struct DeadLetters {
     pub path: PathBuf,
     /// Length in bytes of what is saved already; anything behind it is of a save that failed.
     pub saved_bytes: u64,
-    /// What to append.
+    /// What to append; nothing if the file is only to be cut.
     pub lines: Vec<u8>,
 }
 
@@ -510,7 +523,8 @@ pub enum Stepped {
 
 /// The operation that comes next.
 enum Step {
-    AppendDeadLetters(DeadLetters),
+    MeasureDeadLetters(DeadLetters),
+    OpenDeadLetters(DeadLetters, Fit),
     CutDeadLetters(Box<dyn FileWrite>, DeadLetters),
     WriteDeadLetters(Box<dyn FileWrite>, DeadLetters, usize),
     SyncDeadLetters(Box<dyn FileWrite>, PathBuf),
@@ -524,6 +538,13 @@ enum Step {
     SyncDirectory,
     CleanUp(SaveError),
     Over,
+}
+
+/// Whether a dead-letter file holds more than what is saved. One that holds less was edited by
+/// people, and is only appended to: cutting it to a greater length would fill it with zeros.
+enum Fit {
+    Longer,
+    Fitting,
 }
 
 impl Save {
@@ -579,17 +600,29 @@ impl Save {
     fn next_dead_letters(&mut self) -> Step {
         self.dead_letters
             .next()
-            .map_or(Step::Create, Step::AppendDeadLetters)
+            .map_or(Step::Create, Step::MeasureDeadLetters)
     }
 
     /// Makes the operation of `step`; the answer is the step after it.
     fn operate(&mut self, fs: &dyn FileSystem, step: Step) -> Result<Step, SaveError> {
         match step {
-            Step::AppendDeadLetters(letters) => {
+            Step::MeasureDeadLetters(letters) => {
+                let length = length(fs, &letters.path);
+                let length = length.map_err(failed("look for", &letters.path))?;
+                Ok(match length > letters.saved_bytes {
+                    true => Step::OpenDeadLetters(letters, Fit::Longer),
+                    false if letters.lines.is_empty() => self.next_dead_letters(),
+                    false => Step::OpenDeadLetters(letters, Fit::Fitting),
+                })
+            }
+            Step::OpenDeadLetters(letters, fit) => {
                 let file = fs
                     .append(&letters.path)
                     .map_err(failed("open", &letters.path))?;
-                Ok(Step::CutDeadLetters(file, letters))
+                Ok(match fit {
+                    Fit::Longer => Step::CutDeadLetters(file, letters),
+                    Fit::Fitting => Step::WriteDeadLetters(file, letters, 0),
+                })
             }
             Step::CutDeadLetters(mut file, letters) => {
                 let cut = file.truncate(letters.saved_bytes);
@@ -678,6 +711,15 @@ fn has_no_links(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
     )
+}
+
+/// The length of a file in bytes; 0 if it is missing.
+fn length(fs: &dyn FileSystem, path: &Path) -> io::Result<u64> {
+    match fs.metadata(path) {
+        Ok(metadata) => Ok(metadata.length),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 fn write(file: &mut dyn FileWrite, bytes: &[u8]) -> io::Result<usize> {

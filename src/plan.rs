@@ -189,6 +189,7 @@ fn decide(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<
         })
     };
     match &entry.checkpoint {
+        _ if entry.status == Status::Pending => from_start(None),
         Some(checkpoint) if checkpoint.fingerprint != start.fingerprint => from_start(Some(
             format!("{name} is not the file that was read before: starting again at record 1"),
         )),

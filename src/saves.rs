@@ -65,8 +65,23 @@ struct Snapshot {
 #[derive(Debug, Default)]
 struct Letters {
     saved_bytes: u64,
-    under_way: usize,
+    /// Whether the file holds no more than `saved_bytes`: a process that died in a save may have
+    /// left some behind them.
+    is_cut: bool,
+    /// How many bytes of `pending` go with the save under way, if it concerns this file.
+    under_way: Option<usize>,
     pending: Vec<u8>,
+}
+
+impl Letters {
+    /// Those under way are durable.
+    fn kept(&mut self) {
+        if let Some(bytes) = self.under_way.take() {
+            self.saved_bytes += bytes as u64;
+            self.pending.drain(..bytes);
+            self.is_cut = true;
+        }
+    }
 }
 
 impl Saves {
@@ -193,9 +208,9 @@ impl Saves {
         let letters = self
             .letters
             .iter_mut()
-            .filter(|(_, letters)| !letters.pending.is_empty());
+            .filter(|(_, letters)| !letters.pending.is_empty() || !letters.is_cut);
         let letters = letters.map(|(kind, letters)| {
-            letters.under_way = letters.pending.len();
+            letters.under_way = Some(letters.pending.len());
             DeadLetters {
                 path: paths.dead_letters(*kind),
                 saved_bytes: letters.saved_bytes,
@@ -214,28 +229,34 @@ impl Saves {
             .under_way
             .take()
             .expect("only a save that was begun ends");
-        if result.is_err() {
-            let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-            let pause = self
-                .options
-                .retry_min
-                .saturating_mul(factor)
-                .min(self.options.age_max);
-            self.failures = self.failures.saturating_add(1);
-            self.failed += 1;
-            self.is_urgent = true;
-            self.retry_at = now + pause;
-            return Some(pause);
+        if result
+            .as_ref()
+            .err()
+            .is_none_or(SaveError::kept_dead_letters)
+        {
+            self.letters.values_mut().for_each(Letters::kept);
         }
-        for letters in self.letters.values_mut() {
-            letters.saved_bytes += letters.under_way as u64;
-            letters.pending.drain(..letters.under_way);
-            letters.under_way = 0;
+        if result.is_err() {
+            return Some(self.fail(now));
         }
         self.saved = snapshot;
         self.saved_at = now;
         self.failures = 0;
         None
+    }
+
+    fn fail(&mut self, now: Instant) -> Duration {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let pause = self
+            .options
+            .retry_min
+            .saturating_mul(factor)
+            .min(self.options.age_max);
+        self.failures = self.failures.saturating_add(1);
+        self.failed += 1;
+        self.is_urgent = true;
+        self.retry_at = now + pause;
+        pause
     }
 
     /// When a save will be due, if nothing happens before.
@@ -246,5 +267,203 @@ impl Saves {
             false => (self.saved_at + self.options.age_max).max(self.retry_at),
         };
         is_waiting.then_some(due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const OPTIONS: SaveOptions = SaveOptions {
+        interval: 5,
+        age_max: Duration::from_secs(30),
+        retry_min: Duration::from_secs(1),
+        attempts_max: 3,
+    };
+
+    const WINDOW: u64 = 4;
+
+    const fn at(seconds: u64) -> Instant {
+        Instant::from_nanoseconds(seconds * 1_000_000_000)
+    }
+
+    fn saves() -> Saves {
+        Saves::new(OPTIONS, WINDOW, Instant::ORIGIN)
+    }
+
+    fn settled(records: u64) -> Saves {
+        let mut saves = saves();
+        (0..records).for_each(|_| saves.record_settled());
+        saves
+    }
+
+    fn paths() -> Paths {
+        Paths::new(Path::new("state"), &"20260801".parse().unwrap())
+    }
+
+    fn error(path: &Path) -> Result<(), SaveError> {
+        Err(SaveError {
+            operation: "sync",
+            path: path.to_owned(),
+            reason: "injected".to_owned(),
+        })
+    }
+
+    fn failed() -> Result<(), SaveError> {
+        error(&paths().marker())
+    }
+
+    #[test]
+    fn the_interval_is_a_threshold() {
+        for (records, is_due) in [(0, false), (4, false), (5, true), (6, true), (11, true)] {
+            assert_eq!(settled(records).is_due(at(1)), is_due, "{records}");
+        }
+        let mut saves = settled(7);
+        saves.begin(&paths());
+        (0..5).for_each(|_| saves.record_settled());
+        assert!(!saves.is_due(at(1)), "one at a time");
+        saves.end(at(1), &Ok(()));
+        assert_eq!(saves.lag(), 5, "what happened meanwhile is not saved");
+        assert!(saves.is_due(at(1)));
+    }
+
+    #[test]
+    fn only_a_moved_frontier_gets_old() {
+        let saves = saves();
+        assert!(!saves.is_due(at(1_000)));
+        assert_eq!(saves.wakeup(), None);
+        let mut saves = settled(1);
+        assert_eq!(saves.wakeup(), Some(at(30)));
+        assert!(!saves.is_due(at(29)));
+        assert!(saves.is_due(at(30)));
+        saves.begin(&paths());
+        assert_eq!(saves.wakeup(), None);
+        saves.end(at(40), &Ok(()));
+        assert!(!saves.is_dirty());
+        saves.record_settled();
+        assert_eq!(saves.wakeup(), Some(at(70)));
+    }
+
+    #[test]
+    fn what_is_requested_is_saved_at_once_also_beside_a_save() {
+        let mut saves = saves();
+        saves.hurry();
+        assert!(!saves.is_due(at(1)), "there is nothing to save");
+        saves.request();
+        assert!(saves.is_due(at(1)));
+        saves.begin(&paths());
+        saves.request();
+        saves.end(at(2), &Ok(()));
+        assert!(saves.is_due(at(2)));
+        saves.begin(&paths());
+        saves.end(at(3), &Ok(()));
+        assert!(!saves.is_dirty());
+    }
+
+    #[test]
+    fn a_failed_save_is_tried_again_ever_more_slowly() {
+        let mut saves = settled(1);
+        saves.request();
+        let mut pauses = Vec::new();
+        for number in 1..=8 {
+            let now = at(100 * number);
+            assert!(saves.is_due(now));
+            saves.begin(&paths());
+            pauses.push(saves.end(now, &failed()).unwrap());
+            assert_eq!(saves.wakeup(), Some(now + pauses[pauses.len() - 1]));
+            assert!(!saves.is_due(now));
+            assert_eq!(saves.is_hopeless(), number >= 3);
+        }
+        let seconds: Vec<_> = pauses.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
+        saves.begin(&paths());
+        assert_eq!(saves.end(at(1_000), &Ok(())), None);
+        assert!(!saves.is_failing() && !saves.is_hopeless() && !saves.is_dirty());
+        assert_eq!((saves.begun, saves.failed), (9, 8));
+    }
+
+    #[test]
+    fn reading_stops_an_interval_and_a_window_ahead_of_what_is_saved() {
+        let mut saves = saves();
+        assert!(saves.may_read(8));
+        assert!(!saves.may_read(9));
+        (0..6).for_each(|_| saves.record_settled());
+        saves.begin(&paths());
+        assert!(!saves.may_read(9), "a save under way is not saved");
+        saves.end(at(1), &Ok(()));
+        assert!(saves.may_read(14));
+        assert!(!saves.may_read(15));
+        saves.request();
+        saves.begin(&paths());
+        saves.end(at(2), &failed());
+        assert!(
+            saves.may_read(1_000),
+            "a failed save does not stop processing"
+        );
+    }
+
+    /// The dead letters of a save: from which byte on, and what.
+    fn begin(saves: &mut Saves) -> Vec<(u64, String)> {
+        let (_, letters) = saves.begin(&paths());
+        let text = |lines| String::from_utf8(lines).unwrap();
+        let letters = letters.into_iter();
+        letters
+            .map(|letters| (letters.saved_bytes, text(letters.lines)))
+            .collect()
+    }
+
+    #[test]
+    fn dead_letters_go_with_the_next_save_and_with_one_only() {
+        let mut saves = saves();
+        saves.begin_letters(Kind::Labels, 100);
+        assert_eq!(begin(&mut saves), [(100, String::new())], "cut at first");
+        saves.add_letter(Kind::Labels, b"a\n");
+        saves.end(at(1), &Ok(()));
+        assert_eq!(begin(&mut saves), [(100, "a\n".to_owned())]);
+        saves.add_letter(Kind::Labels, b"bc\n");
+        saves.end(at(2), &Ok(()));
+        assert_eq!(begin(&mut saves), [(102, "bc\n".to_owned())]);
+        saves.end(at(3), &Ok(()));
+        assert_eq!(begin(&mut saves), []);
+        saves.begin_letters(Kind::Masters, 7);
+        saves.end(at(4), &Ok(()));
+        assert_eq!(
+            begin(&mut saves),
+            [(7, String::new())],
+            "begun beside a save"
+        );
+    }
+
+    #[test]
+    fn dead_letters_stay_for_the_next_save_only_if_they_failed_themselves() {
+        for (path, next) in [
+            (paths().dead_letters(Kind::Labels), (0, "a\nb\n".to_owned())),
+            (paths().temporary(1), (2, "b\n".to_owned())),
+            (paths().directory().to_owned(), (2, "b\n".to_owned())),
+        ] {
+            let mut saves = saves();
+            saves.begin_letters(Kind::Labels, 0);
+            saves.add_letter(Kind::Labels, b"a\n");
+            begin(&mut saves);
+            saves.add_letter(Kind::Labels, b"b\n");
+            saves.end(at(1), &error(&path));
+            assert_eq!(begin(&mut saves), [next], "{}", path.display());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "an interval of 0")]
+    fn an_interval_of_nothing_is_refused() {
+        let interval = 0;
+        Saves::new(
+            SaveOptions {
+                interval,
+                ..OPTIONS
+            },
+            WINDOW,
+            Instant::ORIGIN,
+        );
     }
 }

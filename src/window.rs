@@ -35,6 +35,8 @@ pub enum Settles {
 /// A record that is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
+    /// Where it begins in the XML.
+    pub start: ByteOffset,
     /// The boundary behind it.
     pub position: Position,
     /// How much of the file was read to get there, in compressed bytes.
@@ -132,6 +134,12 @@ impl Window {
         !self.waiting.is_empty()
     }
 
+    /// The message that was sent as `tag`. `None` as for [`Self::settle`].
+    pub fn sent(&self, tag: Tag) -> Option<&Arc<Message>> {
+        let (place, _) = self.in_flight.get(&tag)?;
+        self.entries[self.index(*place)].message.as_ref()
+    }
+
     /// Settles the entry that was sent as `tag`: its message, and what is to be said of it.
     /// `None` for a tag that is not in flight: a late answer of a connection that was given up.
     pub fn settle(&mut self, tag: Tag) -> Option<(Arc<Message>, &mut Settles)> {
@@ -183,7 +191,268 @@ impl Window {
     }
 
     fn entry(&mut self, place: u64) -> &mut Entry {
-        let index = usize::try_from(place - self.front).expect("a window fits into memory");
+        let index = self.index(place);
         &mut self.entries[index]
+    }
+
+    fn index(&self, place: u64) -> usize {
+        usize::try_from(place - self.front).expect("a window fits into memory")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::broker::Subject;
+    use crate::record::Ordinal;
+
+    fn settles(record: u64) -> Settles {
+        Settles::Record(Settled {
+            start: ByteOffset(0),
+            position: Position {
+                ordinal: Ordinal(record),
+                xml: ByteOffset(record * 10),
+            },
+            compressed: ByteOffset(record),
+            has_message: true,
+            repaired: false,
+            dead_letter: None,
+        })
+    }
+
+    fn message(record: u64, bytes: usize) -> Arc<Message> {
+        Arc::new(Message {
+            version: "20260801".parse().unwrap(),
+            route: crate::dump::Kind::Artists,
+            subject: Subject::Record(Ordinal(record)),
+            sequence: record,
+            sha256: String::new(),
+            body: vec![b'x'; bytes],
+        })
+    }
+
+    /// The window as a plain list of states, searched from its start.
+    #[derive(Debug, Default)]
+    struct Model {
+        entries: Vec<Entry>,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    struct Entry {
+        record: u64,
+        bytes: usize,
+        state: State,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum State {
+        Waiting,
+        InFlight(Tag, Instant),
+        Settled,
+        Taken,
+    }
+
+    impl Model {
+        fn present(&self) -> impl Iterator<Item = &Entry> {
+            let entries = self.entries.iter();
+            entries.filter(|entry| entry.state != State::Taken)
+        }
+
+        fn find(&mut self, is_wanted: impl Fn(State) -> bool) -> Option<&mut Entry> {
+            let mut entries = self.entries.iter_mut();
+            entries.find(|entry| is_wanted(entry.state))
+        }
+
+        fn sent_as(&mut self, tag: Tag) -> Option<&mut Entry> {
+            self.find(|state| matches!(state, State::InFlight(present, _) if present == tag))
+        }
+
+        fn in_flight(&self) -> impl Iterator<Item = Instant> {
+            self.entries.iter().filter_map(|entry| match entry.state {
+                State::InFlight(_, sent) => Some(sent),
+                _ => None,
+            })
+        }
+
+        fn bytes(&self) -> usize {
+            let unsettled = self.present().filter(|entry| entry.state != State::Settled);
+            unsettled.map(|entry| entry.bytes).sum()
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Push { bytes: usize },
+        PushSettled,
+        Send,
+        Settle(u64),
+        TakeBack(u64),
+        TakeAllBack,
+        RestartClocks,
+        Settled,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_usize..40).prop_map(|bytes| Step::Push { bytes }),
+            1 => Just(Step::PushSettled),
+            5 => Just(Step::Send),
+            4 => (0_u64..30).prop_map(Step::Settle),
+            2 => (0_u64..30).prop_map(Step::TakeBack),
+            1 => Just(Step::TakeAllBack),
+            1 => Just(Step::RestartClocks),
+            4 => Just(Step::Settled),
+        ]
+    }
+
+    const MESSAGES_MAX: usize = 5;
+    const BYTES_MAX: usize = 100;
+
+    /// The window, its model, and what both are given next.
+    struct Pair {
+        window: Window,
+        model: Model,
+        pushed: u64,
+        tag: u64,
+        now: Instant,
+    }
+
+    impl Pair {
+        fn push(&mut self, message: Option<Arc<Message>>) {
+            if !self.window.has_room() {
+                return;
+            }
+            self.pushed += 1;
+            let state = match message {
+                Some(_) => State::Waiting,
+                None => State::Settled,
+            };
+            let bytes = message.as_ref().map_or(0, |message| message.body.len());
+            self.window.push(settles(self.pushed), message);
+            self.model.entries.push(Entry {
+                record: self.pushed,
+                bytes,
+                state,
+            });
+        }
+
+        fn send(&mut self) {
+            self.tag += 1;
+            let tag = Tag(self.tag);
+            let sent = self.window.send(tag, self.now);
+            let expected = self.model.find(|state| state == State::Waiting);
+            let record = expected.map(|entry| {
+                entry.state = State::InFlight(tag, self.now);
+                entry.record
+            });
+            assert_eq!(sent.map(|message| message.sequence), record, "lowest first");
+        }
+
+        /// Settles or takes back the attempt that was made `ago` attempts before the last.
+        fn answer(&mut self, ago: u64, state: State) {
+            let tag = Tag(self.tag.saturating_sub(ago));
+            let expected = self.model.sent_as(tag).map(|entry| {
+                entry.state = state;
+                entry.record
+            });
+            let sent = self.window.sent(tag).map(|message| message.sequence);
+            assert_eq!(sent, expected);
+            let answered = match state {
+                State::Settled => self.window.settle(tag).map(|(message, _)| message),
+                _ => self.window.take_back(tag),
+            };
+            assert_eq!(answered.map(|message| message.sequence), expected);
+        }
+
+        fn take_settled(&mut self) {
+            let front = self.model.find(|state| state != State::Taken);
+            let front = front.filter(|entry| entry.state == State::Settled);
+            let expected = front.map(|entry| {
+                entry.state = State::Taken;
+                settles(entry.record)
+            });
+            assert_eq!(self.window.settled(), expected);
+        }
+
+        fn make(&mut self, step: Step) {
+            self.now = self.now + std::time::Duration::from_nanos(1);
+            match step {
+                Step::Push { bytes } => self.push(Some(message(self.pushed + 1, bytes))),
+                Step::PushSettled => self.push(None),
+                Step::Send => self.send(),
+                Step::Settle(ago) => self.answer(ago, State::Settled),
+                Step::TakeBack(ago) => self.answer(ago, State::Waiting),
+                Step::TakeAllBack => {
+                    self.window.take_all_back();
+                    while let Some(entry) = self
+                        .model
+                        .find(|state| matches!(state, State::InFlight(..)))
+                    {
+                        entry.state = State::Waiting;
+                    }
+                }
+                Step::RestartClocks => {
+                    self.window.restart_clocks(self.now);
+                    for entry in &mut self.model.entries {
+                        if let State::InFlight(_, sent) = &mut entry.state {
+                            *sent = self.now;
+                        }
+                    }
+                }
+                Step::Settled => self.take_settled(),
+            }
+            self.check();
+        }
+
+        fn check(&self) {
+            let (window, model) = (&self.window, &self.model);
+            let present = model.present().count();
+            assert_eq!(window.len(), present);
+            assert_eq!(window.is_empty(), present == 0);
+            assert_eq!(window.in_flight(), model.in_flight().count());
+            assert_eq!(window.oldest_sent(), model.in_flight().min());
+            let has_waiting = model.present().any(|entry| entry.state == State::Waiting);
+            assert_eq!(window.has_waiting(), has_waiting);
+            let has_room = present < MESSAGES_MAX && model.bytes() < BYTES_MAX;
+            assert_eq!(window.has_room(), has_room);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_is_its_model(steps in prop::collection::vec(step(), 0..200)) {
+            let mut pair = Pair {
+                window: Window::new(MESSAGES_MAX, BYTES_MAX),
+                model: Model::default(),
+                pushed: 0,
+                tag: 0,
+                now: Instant::ORIGIN,
+            };
+            for step in steps {
+                pair.make(step);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a tag names one attempt")]
+    fn a_tag_in_flight_is_not_used_again() {
+        let mut window = Window::new(2, 100);
+        for record in 1..=2 {
+            window.push(settles(record), Some(message(record, 1)));
+            window.send(Tag(1), Instant::ORIGIN);
+        }
+    }
+
+    #[test]
+    fn one_message_may_be_larger_than_the_window() {
+        let mut window = Window::new(10, 100);
+        window.push(settles(1), Some(message(1, 1_000)));
+        assert!(!window.has_room());
+        window.send(Tag(1), Instant::ORIGIN);
+        window.settle(Tag(1));
+        assert!(window.has_room());
     }
 }

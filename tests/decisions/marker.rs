@@ -1,0 +1,458 @@
+//! The state marker: what it keeps, what is loaded, and what every failure of a save leaves.
+
+use std::path::Path;
+
+use discogs_extractor::dump::Kind;
+use discogs_extractor::fs::FileSystem;
+use discogs_extractor::marker::{
+    self, Checkpoint, DeadLetters, Frontier, Loaded, Marker, Save, SaveError, Status, Stepped,
+};
+use serde_json::{Value, json};
+
+use crate::harness::{marker_on_disk, name, paths, version};
+use crate::memory::Memory;
+
+/// A marker that can be told from others by `records`.
+fn sample(records: u64) -> Marker {
+    let mut marker = Marker::new(&version());
+    let file = marker.file_mut(&name(Kind::Artists));
+    file.status = Status::InProgress;
+    file.records_extracted = records;
+    file.checkpoint = Some(Checkpoint {
+        fingerprint: "bytes".to_owned(),
+        file_bytes: 1_000,
+        frontier: Frontier {
+            record: records,
+            messages: records,
+            ..Frontier::default()
+        },
+    });
+    marker.summarize(&version());
+    marker
+}
+
+fn letters(saved_bytes: u64, lines: &str) -> Vec<DeadLetters> {
+    vec![DeadLetters {
+        path: paths().dead_letters(Kind::Artists),
+        saved_bytes,
+        lines: lines.as_bytes().to_vec(),
+    }]
+}
+
+fn save(fs: &Memory, number: u64, records: u64) -> Result<(), SaveError> {
+    Save::new(&paths(), number, &sample(records), Vec::new()).finish(fs)
+}
+
+/// How many records the marker at `path` has; `None` if there is no such file.
+fn records(fs: &Memory, path: &Path) -> Option<u64> {
+    let marker: Marker = serde_json::from_slice(&fs.content(path)?).expect("it is whole");
+    Some(marker.processing_phase.records_extracted)
+}
+
+fn load(fs: &Memory) -> Loaded {
+    marker::load(fs, &paths()).unwrap()
+}
+
+fn loaded(fs: &Memory) -> Option<u64> {
+    let marker = load(fs).marker?;
+    Some(marker.processing_phase.records_extracted)
+}
+
+mod format {
+    use super::*;
+
+    #[test]
+    fn every_field_and_every_unknown_field_is_kept() {
+        let file = name(Kind::Artists);
+        let text = json!({
+            "metadata_version": "9.9",
+            "last_updated": "2026-08-02T00:00:00Z",
+            "current_version": "20260801",
+            "a": 1,
+            "download_phase": {
+                "status": "completed",
+                "started_at": "x",
+                "completed_at": "y",
+                "files_downloaded": 4,
+                "files_total": 4,
+                "bytes_downloaded": 5,
+                "downloads_by_file": {
+                    &file: {
+                        "status": "completed",
+                        "bytes_downloaded": 5,
+                        "started_at": null,
+                        "completed_at": null,
+                        "checksum": "c",
+                        "c": {"deep": [1, null]},
+                    },
+                },
+                "errors": [{"any": "thing"}],
+                "b": "text",
+            },
+            "processing_phase": {
+                "status": "failed",
+                "started_at": "x",
+                "completed_at": null,
+                "files_processed": 1,
+                "files_total": 4,
+                "records_extracted": 3,
+                "current_file": &file,
+                "progress_by_file": {
+                    &file: {
+                        "status": "in_progress",
+                        "records_extracted": 3,
+                        "messages_published": 3,
+                        "batches_sent": 3,
+                        "started_at": "x",
+                        "completed_at": null,
+                        "source_checksum": null,
+                        "checkpoint": {
+                            "fingerprint": "f",
+                            "file_bytes": 10,
+                            "record": 3,
+                            "xml_offset": 30,
+                            "compressed_offset": 9,
+                            "messages": 3,
+                            "dead_letters": 0,
+                            "dead_letter_bytes": 0,
+                            "repaired": 1,
+                        },
+                        "e": true,
+                    },
+                },
+                "errors": ["text"],
+                "d": 1.5,
+            },
+            "publishing_phase": {
+                "status": "in_progress",
+                "messages_published": 3,
+                "batches_sent": 3,
+                "errors": [],
+                "last_amqp_heartbeat": "z",
+                "f": [],
+            },
+            "summary": {
+                "overall_status": "in_progress",
+                "total_duration_seconds": 1.5,
+                "files_by_type": {"artists": "in_progress", "others": "pending"},
+                "g": {},
+            },
+        });
+        let marker: Marker = serde_json::from_value(text.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&marker).unwrap(), text);
+    }
+
+    #[test]
+    fn every_field_may_be_missing() {
+        let marker: Marker = serde_json::from_str("{}").unwrap();
+        assert_eq!(marker, Marker::default());
+        let file = r#"{"processing_phase": {"progress_by_file": {"x": {}}}}"#;
+        let marker: Marker = serde_json::from_str(file).unwrap();
+        assert_eq!(marker.file("x").unwrap().status, Status::Pending);
+    }
+
+    #[test]
+    fn readers_of_every_generation_find_their_fields() {
+        let value = serde_json::to_value(sample(7)).unwrap();
+        let required: [(&str, &[&str]); 5] = [
+            (
+                "",
+                &[
+                    "metadata_version",
+                    "last_updated",
+                    "current_version",
+                    "summary",
+                ],
+            ),
+            (
+                "/download_phase",
+                &[
+                    "status",
+                    "downloads_by_file",
+                    "files_downloaded",
+                    "files_total",
+                    "bytes_downloaded",
+                    "started_at",
+                    "completed_at",
+                    "errors",
+                ],
+            ),
+            (
+                "/processing_phase",
+                &[
+                    "status",
+                    "files_processed",
+                    "files_total",
+                    "records_extracted",
+                    "current_file",
+                    "progress_by_file",
+                    "started_at",
+                    "completed_at",
+                    "errors",
+                ],
+            ),
+            (
+                "/processing_phase/progress_by_file/discogs_20260801_artists.xml.gz",
+                &[
+                    "status",
+                    "records_extracted",
+                    "messages_published",
+                    "batches_sent",
+                    "started_at",
+                    "completed_at",
+                    "source_checksum",
+                ],
+            ),
+            (
+                "/publishing_phase",
+                &[
+                    "status",
+                    "messages_published",
+                    "batches_sent",
+                    "errors",
+                    "last_amqp_heartbeat",
+                ],
+            ),
+        ];
+        for (pointer, fields) in required {
+            for field in fields {
+                let path = format!("{pointer}/{field}");
+                assert!(value.pointer(&path).is_some(), "{path}");
+            }
+        }
+        let types = &value["summary"]["files_by_type"];
+        let pending = "pending";
+        assert_eq!(
+            types,
+            &json!({"artists": "in_progress", "labels": pending, "masters": pending, "releases": pending})
+        );
+    }
+
+    #[test]
+    fn errors_are_bounded_and_the_newest_stay() {
+        let mut marker = Marker::default();
+        (0..250).for_each(|number| marker.add_error(number.to_string()));
+        let errors = &marker.processing_phase.errors;
+        assert_eq!((errors.len(), &errors[99]), (100, &Value::from("249")));
+    }
+}
+
+mod loading {
+    use super::*;
+
+    const GARBAGE: [&[u8]; 5] = [b"", b"\0\0\0\0", b"{\"summary\":", b"[]x", b"\xff\xfe"];
+
+    #[test]
+    fn the_present_generation_goes_before_the_previous() {
+        let fs = Memory::default();
+        assert_eq!(loaded(&fs), None);
+        assert_eq!(load(&fs).warnings, Vec::<String>::new());
+        save(&fs, 1, 1).unwrap();
+        save(&fs, 2, 2).unwrap();
+        assert_eq!(loaded(&fs), Some(2));
+        assert_eq!(records(&fs, &paths().previous()), Some(1));
+        assert_eq!(load(&fs).warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_broken_marker_is_set_aside_and_the_previous_one_used() {
+        for garbage in GARBAGE {
+            let fs = Memory::default();
+            save(&fs, 1, 1).unwrap();
+            save(&fs, 2, 2).unwrap();
+            fs.put(&paths().marker(), garbage);
+            let Loaded { marker, warnings } = load(&fs);
+            assert_eq!(marker.unwrap().processing_phase.records_extracted, 1);
+            let aside = ".extraction_status_20260801.json.broken-1";
+            assert!(warnings[0].contains(aside), "{warnings:?}");
+            assert!(
+                warnings[1].contains("previous state marker"),
+                "{warnings:?}"
+            );
+            assert_eq!(
+                fs.content(&Path::new("state").join(aside)).unwrap(),
+                garbage
+            );
+            assert_eq!(loaded(&fs), Some(1), "the next start finds the same");
+            save(&fs, 1, 3).unwrap();
+            assert_eq!(records(&fs, &paths().previous()), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_missing_marker_is_replaced_by_the_previous_one() {
+        let fs = Memory::default();
+        save(&fs, 1, 1).unwrap();
+        save(&fs, 2, 2).unwrap();
+        fs.remove(&paths().marker()).unwrap();
+        assert_eq!(loaded(&fs), Some(1));
+        assert_eq!(load(&fs).warnings.len(), 1);
+    }
+
+    #[test]
+    fn when_nothing_can_be_read_everything_is_set_aside_and_said() {
+        let fs = Memory::default();
+        for number in 1..=2 {
+            fs.put(&paths().marker(), b"broken");
+            fs.put(&paths().previous(), b"too");
+            let Loaded { marker, warnings } = load(&fs);
+            assert_eq!((marker, warnings.len()), (None, 3));
+            assert!(
+                warnings[2].contains("starts again at record 1"),
+                "{warnings:?}"
+            );
+            let aside = format!(".extraction_status_20260801.json.broken-{number}");
+            assert!(fs.names().contains(&aside), "{:?}", fs.names());
+        }
+    }
+
+    #[test]
+    fn temporary_files_of_a_dead_process_are_removed_and_only_those() {
+        let fs = Memory::default();
+        save(&fs, 1, 1).unwrap();
+        let other = Path::new("state/.extraction_status_20260701.json.1.tmp");
+        for path in [&paths().temporary(7), other, Path::new("state/x.tmp")] {
+            fs.put(path, b"half");
+        }
+        load(&fs);
+        assert_eq!(
+            fs.names(),
+            [
+                ".extraction_status_20260701.json.1.tmp",
+                ".extraction_status_20260801.json",
+                "x.tmp"
+            ]
+        );
+    }
+}
+
+mod saving {
+    use super::*;
+
+    /// The steps of a save, the last included, each of which is one operation.
+    fn steps(fs: &Memory, mut save: Save) -> u64 {
+        for number in 1.. {
+            let before = fs.operations();
+            let stepped = save.step(fs);
+            assert_eq!(fs.operations() - before, 1, "one operation a step");
+            if stepped == Stepped::Done(Ok(())) {
+                return number;
+            }
+            assert_eq!(stepped, Stepped::More);
+        }
+        unreachable!("a save ends")
+    }
+
+    #[test]
+    fn every_step_is_one_operation() {
+        let fs = Memory::default();
+        let save = |letters| Save::new(&paths(), 1, &sample(1), letters);
+        assert_eq!(steps(&fs, save(Vec::new())), 6, "without a present marker");
+        assert_eq!(steps(&fs, save(Vec::new())), 8);
+        assert_eq!(steps(&fs, save(letters(0, "a\n"))), 12);
+        fs.limit_writes(100);
+        let bytes = fs.content(&paths().marker()).unwrap().len() as u64;
+        assert_eq!(steps(&fs, save(Vec::new())), 7 + bytes.div_ceil(100));
+    }
+
+    #[test]
+    fn a_failure_leaves_a_whole_marker_and_the_next_save_succeeds() {
+        let operations = [
+            ("look for", "artists.dead_letters.jsonl"),
+            ("open", "artists.dead_letters.jsonl"),
+            ("write", "artists.dead_letters.jsonl"),
+            ("sync", "artists.dead_letters.jsonl"),
+            ("create", ".json.3.tmp"),
+            ("write", ".json.3.tmp"),
+            ("sync", ".json.3.tmp"),
+            ("look for", ".json"),
+            ("remove", ".json.previous"),
+            ("link", ".json.previous"),
+            ("rename", ".json.3.tmp"),
+            ("sync", "state"),
+        ];
+        for (failing, (operation, path)) in (1..).zip(operations) {
+            let fs = Memory::default();
+            save(&fs, 1, 1).unwrap();
+            save(&fs, 2, 2).unwrap();
+            fs.fail(failing);
+            let result = Save::new(&paths(), 3, &sample(3), letters(0, "a\n")).finish(&fs);
+            let error = result.unwrap_err();
+            assert_eq!(error.operation, operation);
+            assert!(error.path.to_str().unwrap().ends_with(path), "{error}");
+            assert_eq!(error.reason, "injected");
+            assert_eq!(error.kept_dead_letters(), failing > 4, "{error}");
+
+            // Only when the name was switched already is the new one there, and it is whole.
+            let present = if operation == "sync" && path == "state" {
+                3
+            } else {
+                2
+            };
+            assert_eq!(records(&fs, &paths().marker()), Some(present), "{error}");
+            // Only between the removal and the link is there no older one.
+            let previous = match operation {
+                "link" => None,
+                _ if failing <= 9 => Some(1),
+                _ => Some(2),
+            };
+            assert_eq!(records(&fs, &paths().previous()), previous, "{error}");
+            assert!(
+                !fs.names().iter().any(|name| name.ends_with(".tmp")),
+                "{error}"
+            );
+
+            save(&fs, 4, 4).unwrap();
+            assert_eq!(loaded(&fs), Some(4));
+            assert_eq!(records(&fs, &paths().previous()), Some(present));
+        }
+    }
+
+    #[test]
+    fn what_a_failed_clean_up_leaves_is_removed_on_the_next_start() {
+        let fs = Memory::default();
+        fs.fail(2);
+        fs.fail(3);
+        let error = save(&fs, 1, 1).unwrap_err();
+        assert_eq!(
+            error.operation, "write",
+            "the first failure is the one that is told"
+        );
+        assert_eq!(fs.names().len(), 1);
+        load(&fs);
+        assert_eq!(fs.names().len(), 0);
+    }
+
+    #[test]
+    fn dead_letters_are_cut_to_what_is_saved_before_they_grow() {
+        for (present, saved_bytes, lines, expected) in [
+            ("", 0, "a\n", "a\n"),
+            ("a\n", 2, "b\n", "a\nb\n"),
+            ("a\nb\nhal", 2, "b\nc\n", "a\nb\nc\n"),
+            ("of another run\n", 0, "a\n", "a\n"),
+            ("a\nof a save that never was\n", 2, "", "a\n"),
+            ("a\n", 2, "", "a\n"),
+            ("edited\n", 100, "b\n", "edited\nb\n"),
+        ] {
+            let fs = Memory::default();
+            let path = paths().dead_letters(Kind::Artists);
+            fs.put(&path, present.as_bytes());
+            let save = Save::new(&paths(), 1, &sample(1), letters(saved_bytes, lines));
+            save.finish(&fs).unwrap();
+            assert_eq!(fs.content(&path).unwrap(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_marker_is_text_for_people() {
+        let fs = Memory::default();
+        save(&fs, 1, 1).unwrap();
+        let text = String::from_utf8(fs.content(&paths().marker()).unwrap()).unwrap();
+        assert!(
+            text.starts_with("{\n  \"metadata_version\": \"1.0\",\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("}\n"));
+        assert_eq!(marker_on_disk(&fs), Some(sample(1)));
+    }
+}

@@ -1,0 +1,251 @@
+//! What a run has to do, by what the marker says and what the dump holds.
+
+use std::path::{Path, PathBuf};
+
+use discogs_extractor::dump::{Dump, Kind, Selection};
+use discogs_extractor::fs::{FileSystem, OsFileSystem};
+use discogs_extractor::marker::{Checkpoint, FileProgress, Frontier, Marker, Paths, Status};
+use discogs_extractor::plan::{Plan, PlanError, lock, plan};
+use discogs_extractor::source::{checksum, fingerprint};
+
+use crate::harness::{dump, name, paths, version};
+use crate::memory::Memory;
+
+const BYTES: &[u8] = b"the bytes of a dump";
+
+fn selection(kinds: &[Kind]) -> Selection {
+    Selection {
+        version: version(),
+        dumps: kinds.iter().copied().map(dump).collect(),
+        directory: PathBuf::from("dumps"),
+    }
+}
+
+/// A file system with the dump of artists and a marker that says `entry` of it.
+fn world(bytes: &[u8], entry: Option<FileProgress>) -> Memory {
+    let fs = Memory::default();
+    fs.put(&dump(Kind::Artists).path, bytes);
+    if let Some(entry) = entry {
+        let mut marker = Marker::new(&version());
+        *marker.file_mut(&name(Kind::Artists)) = entry;
+        put(&fs, &marker);
+    }
+    fs
+}
+
+fn put(fs: &Memory, marker: &Marker) {
+    fs.put(&paths().marker(), &serde_json::to_vec(marker).unwrap());
+}
+
+/// A checkpoint behind record 7 of a dump of these bytes.
+fn checkpoint(bytes: &[u8]) -> Checkpoint {
+    let fs = world(bytes, None);
+    let path = dump(Kind::Artists).path;
+    Checkpoint {
+        fingerprint: fingerprint(&fs, &path).unwrap().to_string(),
+        file_bytes: bytes.len() as u64,
+        frontier: Frontier {
+            record: 7,
+            xml_offset: 700,
+            messages: 6,
+            dead_letters: 1,
+            dead_letter_bytes: 9,
+            ..Frontier::default()
+        },
+    }
+}
+
+fn entry(status: Status, checkpoint: Option<Checkpoint>) -> FileProgress {
+    FileProgress {
+        status,
+        records_extracted: 7,
+        messages_published: 6,
+        started_at: Some("2026-08-01T00:00:00Z".to_owned()),
+        checkpoint,
+        ..FileProgress::default()
+    }
+}
+
+fn plan_artists(fs: &Memory, is_forced: bool) -> Plan {
+    plan(fs, selection(&[Kind::Artists]), paths(), is_forced).unwrap()
+}
+
+/// Behind which record the dump of artists is read; `None` if it is skipped.
+fn begins(plan: &Plan) -> Option<u64> {
+    let planned = plan.dumps.first()?;
+    Some(planned.checkpoint.frontier.record)
+}
+
+#[test]
+fn what_the_marker_says_and_the_bytes_are_decides() {
+    let same = || Some(checkpoint(BYTES));
+    let other = || Some(checkpoint(b"other bytes"));
+    use Status::{Completed, Failed, InProgress, Pending};
+    for (status, checkpoint, begin, warning) in [
+        (Pending, same(), Some(0), None),
+        (InProgress, same(), Some(7), None),
+        (
+            InProgress,
+            other(),
+            Some(0),
+            Some("not the file that was read before"),
+        ),
+        (InProgress, None, Some(0), Some("saved no checkpoint")),
+        (Failed, same(), Some(7), None),
+        (
+            Failed,
+            other(),
+            Some(0),
+            Some("not the file that was read before"),
+        ),
+        (Completed, same(), None, None),
+        (
+            Completed,
+            other(),
+            Some(0),
+            Some("not the file that was read before"),
+        ),
+        (Completed, None, None, None),
+    ] {
+        let case = format!("{status:?} {checkpoint:?}");
+        let fs = world(BYTES, Some(entry(status, checkpoint)));
+        let plan = plan_artists(&fs, false);
+        assert_eq!(begins(&plan), begin, "{case}");
+        assert_eq!(
+            plan.warnings.len(),
+            usize::from(warning.is_some()),
+            "{case}"
+        );
+        for (told, expected) in plan.warnings.iter().zip(warning) {
+            assert!(
+                told.contains(expected) && told.contains(&name(Kind::Artists)),
+                "{told}"
+            );
+        }
+        assert_eq!(begins(&plan_artists(&fs, true)), Some(0), "forced: {case}");
+    }
+}
+
+#[test]
+fn without_a_marker_everything_is_read_in_order() {
+    let fs = world(BYTES, None);
+    for kind in Kind::ALL {
+        fs.put(&dump(kind).path, BYTES);
+    }
+    let plan = plan(&fs, selection(&Kind::ALL), paths(), false).unwrap();
+    let dumps: Vec<Dump> = plan
+        .dumps
+        .iter()
+        .map(|planned| planned.dump.clone())
+        .collect();
+    assert_eq!(dumps, Kind::ALL.map(dump));
+    let expected = Checkpoint {
+        frontier: Frontier::default(),
+        ..checkpoint(BYTES)
+    };
+    assert!(
+        plan.dumps
+            .iter()
+            .all(|planned| planned.checkpoint == expected)
+    );
+    assert_eq!(plan.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_checksum_of_another_extractor_tells_whether_a_completed_dump_has_changed() {
+    let path = dump(Kind::Artists).path;
+    let right = checksum(&world(BYTES, None), &path).unwrap();
+    for (source_checksum, begin) in [
+        (right.to_uppercase(), None),
+        (right, None),
+        ("a1b2c3...".to_owned(), None),
+        ("0".repeat(64), Some(0)),
+    ] {
+        let source_checksum = Some(source_checksum);
+        let entry = FileProgress {
+            source_checksum,
+            ..entry(Status::Completed, None)
+        };
+        let plan = plan_artists(&world(BYTES, Some(entry)), false);
+        assert_eq!(begins(&plan), begin);
+        assert_eq!(plan.warnings.len(), usize::from(begin.is_some()));
+    }
+}
+
+#[test]
+fn the_entry_of_a_dump_to_read_counts_what_its_checkpoint_counts() {
+    let resumed = plan_artists(
+        &world(BYTES, Some(entry(Status::Failed, Some(checkpoint(BYTES))))),
+        false,
+    );
+    let expected = FileProgress {
+        status: Status::InProgress,
+        batches_sent: 6,
+        ..entry(Status::Failed, Some(checkpoint(BYTES)))
+    };
+    assert_eq!(resumed.marker.file(&name(Kind::Artists)), Some(&expected));
+
+    let restarted = plan_artists(&world(BYTES, Some(entry(Status::InProgress, None))), false);
+    let expected = FileProgress::default();
+    assert_eq!(restarted.marker.file(&name(Kind::Artists)), Some(&expected));
+}
+
+#[test]
+fn a_complete_version_is_complete_until_a_dump_of_it_changes() {
+    for (bytes, is_complete) in [(BYTES, true), (b"other".as_slice(), false)] {
+        let fs = world(bytes, None);
+        let mut marker = Marker::new(&version());
+        marker.summary.overall_status = Status::Completed;
+        *marker.file_mut(&name(Kind::Artists)) = entry(Status::Completed, Some(checkpoint(BYTES)));
+        put(&fs, &marker);
+        assert_eq!(plan_artists(&fs, false).marker.is_complete(), is_complete);
+    }
+}
+
+#[test]
+fn force_forgets_everything_but_the_download() {
+    let fs = world(BYTES, None);
+    let mut marker = Marker::new(&version());
+    marker.download_phase.files_downloaded = 4;
+    marker.processing_phase.started_at = Some("2026-08-01T00:00:00Z".to_owned());
+    marker.summary.overall_status = Status::Completed;
+    put(&fs, &marker);
+    let mut expected = Marker::new(&version());
+    expected.download_phase.files_downloaded = 4;
+    expected.file_mut(&name(Kind::Artists));
+    assert_eq!(plan_artists(&fs, true).marker, expected);
+}
+
+#[test]
+fn a_dump_that_cannot_be_read_is_named() {
+    let error = plan(
+        &Memory::default(),
+        selection(&[Kind::Labels]),
+        paths(),
+        false,
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains(&name(Kind::Labels)), "{error}");
+}
+
+#[test]
+fn a_second_extractor_is_told_who_is_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = Paths::new(directory.path(), &version());
+    let held = lock(&OsFileSystem, &paths, "process 17 on host a").unwrap();
+    let error = lock(&OsFileSystem, &paths, "process 18").unwrap_err();
+    assert!(matches!(error, PlanError::Locked { .. }));
+    assert!(
+        error.to_string().contains("process 17 on host a"),
+        "{error}"
+    );
+    drop(held);
+    lock(&OsFileSystem, &paths, "process 18").unwrap();
+}
+
+#[test]
+fn the_present_directory_may_be_named_by_nothing() {
+    // What the parent of `discogs_20260801_labels.xml.gz` is called.
+    let here = OsFileSystem.list(Path::new("")).unwrap();
+    assert!(here.iter().any(|path| path.ends_with("Cargo.toml")));
+}
