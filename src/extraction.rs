@@ -855,7 +855,7 @@ impl Extraction {
 
     fn confirmed(&mut self, now: Instant, tag: Tag) {
         if self.window.settle(tag).is_some() {
-            self.link.confirmed();
+            self.link.confirmed(tag);
             self.settled_messages += 1;
             self.last_confirm = Some(now);
         }
@@ -865,7 +865,7 @@ impl Extraction {
         let Some(message) = self.window.take_back(tag) else {
             return;
         };
-        if let Some(retry) = self.link.not_taken(now) {
+        if let Some(retry) = self.link.not_taken(now, Tag(self.attempts)) {
             self.notices.push_back(Notice::NotTaken {
                 id: message.id(),
                 why,

@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{Command, Session};
+use crate::broker::{Command, Session, Tag};
 use crate::time::Instant;
 
 /// Time limits of the link.
@@ -62,6 +62,9 @@ struct Hold {
     until: Option<Instant>,
     is_probing: bool,
     failures: u32,
+    /// The last attempt before the hold. A confirm of it or of one before it was on its way when
+    /// the broker turned another message down, and says nothing of what it takes now.
+    last: Option<Tag>,
 }
 
 impl Link {
@@ -180,14 +183,18 @@ impl Link {
         }
     }
 
-    /// A message was confirmed: whatever was wrong is over.
-    pub fn confirmed(&mut self) {
+    /// The message of `tag` was confirmed: whatever was wrong with the connection is over, and so
+    /// is a hold, unless the message was sent before it.
+    pub fn confirmed(&mut self, tag: Tag) {
         self.failures = 0;
-        self.hold = Hold::default();
+        if self.hold.last.is_none_or(|last| tag > last) {
+            self.hold = Hold::default();
+        }
     }
 
-    /// A message was not taken. How long publishing is held, if it was not held before.
-    pub fn not_taken(&mut self, now: Instant) -> Option<Duration> {
+    /// A message was not taken; `last` is the last attempt so far. How long publishing is held,
+    /// if it was not held before.
+    pub fn not_taken(&mut self, now: Instant, last: Tag) -> Option<Duration> {
         if self.hold.until.is_some_and(|until| now < until) {
             return None;
         }
@@ -196,6 +203,7 @@ impl Link {
             until: Some(now + pause),
             is_probing: true,
             failures: self.hold.failures.saturating_add(1),
+            last: Some(last),
         };
         Some(pause)
     }
@@ -362,7 +370,7 @@ mod tests {
         }
         assert_eq!(pauses[..7], [250, 500, 1000, 2000, 4000, 8000, 10_000]);
         assert!(pauses[7..].iter().all(|pause| *pause == 10_000));
-        link.confirmed();
+        link.confirmed(Tag(2));
         assert_eq!(link.disconnected(at(9_000)), OPTIONS.retry_min);
     }
 
@@ -420,27 +428,38 @@ mod tests {
     #[test]
     fn a_message_that_was_not_taken_holds_all_and_then_probes_with_one() {
         let mut link = up();
-        assert_eq!(link.not_taken(at(1)), Some(OPTIONS.retry_min));
-        assert_eq!(link.not_taken(at(1)), None, "held already");
+        assert_eq!(link.not_taken(at(1), Tag(1)), Some(OPTIONS.retry_min));
+        assert_eq!(link.not_taken(at(1), Tag(1)), None, "held already");
         assert!(!link.may_publish(at(1), 0));
         let over = at(1) + OPTIONS.retry_min;
         assert_eq!(link.wakeup(at(1), None), Some(over));
         assert!(link.may_publish(over, 0));
         assert!(!link.may_publish(over, 1), "one probe at a time");
         assert_eq!(link.wakeup(over, None), None);
-        assert_eq!(link.not_taken(over), Some(OPTIONS.retry_min * 2));
-        link.confirmed();
+        assert_eq!(link.not_taken(over, Tag(1)), Some(OPTIONS.retry_min * 2));
+        link.confirmed(Tag(2));
         assert!(
             link.may_publish(over, 1),
             "its confirm lets the rest follow"
         );
-        assert_eq!(link.not_taken(at(9)), Some(OPTIONS.retry_min));
+        assert_eq!(link.not_taken(at(9), Tag(1)), Some(OPTIONS.retry_min));
+    }
+
+    #[test]
+    fn a_confirm_from_before_the_hold_does_not_end_it() {
+        let mut link = up();
+        link.not_taken(at(1), Tag(7));
+        link.confirmed(Tag(7));
+        assert!(!link.may_publish(at(1), 0));
+        assert!(!link.may_publish(at(60), 1));
+        link.confirmed(Tag(8));
+        assert!(link.may_publish(at(1), 1));
     }
 
     #[test]
     fn probing_survives_a_reconnect() {
         let mut link = up();
-        link.not_taken(at(1));
+        link.not_taken(at(1), Tag(1));
         link.disconnected(at(2));
         link.connect(at(3));
         link.connected();
