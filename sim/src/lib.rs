@@ -1,1 +1,12 @@
 //! The simulated world.
+
+pub mod trace;
+
+pub mod tape;
+
+pub mod clock;
+pub mod faults;
+
+pub mod world;
+
+pub mod disk;
