@@ -55,7 +55,7 @@ pub use node::PAGE_SIZE;
 pub use survival::ALL_SUBSETS_MAX;
 
 use image::Item;
-use names::{Entry, Name, Names, Namespace, NodeId, digits, name_of};
+use names::{Entry, Name, Names, Namespace, NodeId, digits, lies_under, name_of};
 use node::{Bytes, Node};
 
 /// What a program does with a disk.
@@ -396,16 +396,20 @@ impl FileSystem for Disk {
         let (from, to) = (name_of(from)?, name_of(to)?);
         self.change(Operation::Rename, &to, |state| {
             state.remark(|| format!("from {from}"));
-            let node = state.names.file(&from)?;
-            match state.names.entry(&to)? {
-                Some(Entry::Directory) => Err(io::ErrorKind::IsADirectory.into()),
-                // Two names of one file: POSIX says that nothing happens, to either.
-                Some(Entry::File(other)) if other == node => Ok(()),
-                _ => {
-                    state.names.rename(&from, &to, node);
-                    Ok(())
+            let source = state.names.entry(&from)?;
+            let target = state.names.entry(&to)?;
+            let source = source.ok_or(io::ErrorKind::NotFound)?;
+            let node = source.file().ok_or(io::ErrorKind::IsADirectory)?;
+            match target {
+                Some(Entry::Directory) if lies_under(&from, &to) => {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
                 }
+                Some(Entry::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
+                // Two names of one file: POSIX says that nothing happens, to either.
+                Some(Entry::File(other)) if other == node => {}
+                _ => state.names.rename(&from, &to, node),
             }
+            Ok(())
         })
     }
 
@@ -413,16 +417,11 @@ impl FileSystem for Disk {
         let (from, to) = (name_of(from)?, name_of(to)?);
         self.change(Operation::Link, &to, |state| {
             state.remark(|| format!("from {from}"));
-            let node = state
-                .names
-                .file(&from)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::IsADirectory => io::ErrorKind::PermissionDenied.into(),
-                    _ => error,
-                })?;
+            let source = state.names.entry(&from)?.ok_or(io::ErrorKind::NotFound)?;
             if state.names.entry(&to)?.is_some() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            let node = source.file().ok_or(io::ErrorKind::PermissionDenied)?;
             state.names.put(&to, node);
             Ok(())
         })

@@ -107,6 +107,12 @@ fn parent(name: &str) -> &str {
     }
 }
 
+/// Whether a name lies somewhere below a directory.
+pub(super) fn lies_under(name: &str, directory: &str) -> bool {
+    name.strip_prefix(directory)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
 impl Namespace {
     /// A namespace in which these names are durable.
     pub(super) fn durable(names: Names) -> Self {
