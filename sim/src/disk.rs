@@ -115,18 +115,13 @@ impl Operation {
         }
     }
 
-    /// The kinds of faults that make it fail, and how it fails then.
-    const fn faults(self) -> &'static [(Fault, Failure)] {
+    /// The kinds of faults that make it fail.
+    const fn faults(self) -> &'static [Fault] {
         match self {
-            Self::Open | Self::Read | Self::List | Self::Metadata => {
-                &[(Fault::ReadError, Failure::Io)]
-            }
-            Self::Sync | Self::SyncDir => &[(Fault::SyncError, Failure::Io)],
-            Self::Truncate | Self::Remove => &[(Fault::WriteError, Failure::Io)],
-            _ => &[
-                (Fault::WriteError, Failure::Io),
-                (Fault::NoSpace, Failure::NoSpace),
-            ],
+            Self::Open | Self::Read | Self::List | Self::Metadata => &[Fault::ReadError],
+            Self::Sync | Self::SyncDir => &[Fault::SyncError],
+            Self::Truncate | Self::Remove => &[Fault::WriteError],
+            _ => &[Fault::WriteError, Fault::NoSpace],
         }
     }
 }
@@ -141,6 +136,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// How a kind of fault shows.
+    fn of(fault: Fault) -> Self {
+        if fault == Fault::NoSpace {
+            Self::NoSpace
+        } else {
+            Self::Io
+        }
+    }
+
     /// The error as Linux gives it.
     fn error(self) -> io::Error {
         io::Error::from_raw_os_error(match self {
@@ -289,16 +293,13 @@ impl Disk {
     /// Whether the operation fails here, and how.
     fn failure(&self, state: &mut State, operation: Operation, name: &str) -> Option<Failure> {
         let planned = state.planned_failure(operation, name);
+        if planned.is_some() {
+            return planned;
+        }
         let Inner { world, tape, .. } = &*self.0;
-        let strikes =
-            |&&(fault, _): &&(Fault, Failure)| world.strikes(fault, tape, operation.name());
-        planned.or_else(|| {
-            operation
-                .faults()
-                .iter()
-                .find(strikes)
-                .map(|&(_, failure)| failure)
-        })
+        world
+            .pick(operation.faults(), tape, operation.name())
+            .map(Failure::of)
     }
 
     fn report(

@@ -9,4 +9,5 @@ pub mod faults;
 
 pub mod world;
 
+pub mod broker;
 pub mod disk;

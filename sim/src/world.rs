@@ -342,6 +342,26 @@ impl World {
         strikes
     }
 
+    /// Which of several kinds of faults happens now, if any; one choice for all that exist. It is
+    /// counted.
+    pub(crate) fn pick(&self, kinds: &[Fault], tape: &Tape, label: &'static str) -> Option<Fault> {
+        let mut possible = [None; Fault::ALL.len() + 1];
+        let mut weights = [1; Fault::ALL.len() + 1];
+        let mut count = 1;
+        for &kind in kinds.iter().filter(|&&kind| self.0.faults.has(kind)) {
+            possible[count] = Some(kind);
+            count += 1;
+        }
+        weights[0] = self
+            .0
+            .faults
+            .rarity()
+            .saturating_sub(count as u32 - 1)
+            .max(1);
+        let picked = possible[tape.choose_weighted(label, &weights[..count]) as usize];
+        picked.inspect(|&fault| self.fire(fault))
+    }
+
     /// Counts a fault that happened.
     pub(crate) fn fire(&self, fault: Fault) {
         self.lock().fired[fault as usize] += 1;
