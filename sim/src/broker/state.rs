@@ -219,18 +219,19 @@ impl State {
     }
 
     fn hang_up(&mut self, life: Life<'_>) {
-        self.connection.up = None;
         self.connection.held.clear();
         self.happenings
             .retain(|_, it| matches!(it, Happening::Arrives(_) | Happening::Unblocks));
-        let present = self.connection.life;
-        self.cut_off(life, |frame| frame.life == present);
+        if let Some(session) = self.connection.up.take() {
+            self.cut_off(life, session);
+        }
     }
 
-    /// Decides what becomes of the frames in flight whose sender is gone. Frames of senders that
-    /// died earlier have been decided on.
-    fn cut_off(&mut self, life: Life<'_>, sender: impl Fn(&Frame) -> bool) {
-        let frames = self.take_frames(sender);
+    /// Decides what becomes of the frames in flight of a session of the present process that is
+    /// gone. Frames of sessions that ended earlier have been decided on.
+    fn cut_off(&mut self, life: Life<'_>, session: Session) {
+        let sender = self.connection.life;
+        let frames = self.take_frames(|frame| frame.life == sender && frame.session == session);
         if frames.is_empty() || !life.world.faults().has(Fault::InFlight) {
             return;
         }
@@ -246,13 +247,13 @@ impl State {
         }
     }
 
-    fn take_frames(&mut self, sender: impl Fn(&Frame) -> bool) -> Vec<(Instant, Frame)> {
-        let taken = |_: &(Instant, u64), it: &mut Happening| match it {
-            // A frame of a session that was cut off before is on its own way.
-            Happening::Arrives(frame) => sender(frame),
+    /// Takes frames off the wire, in the order in which they would have arrived.
+    fn take_frames(&mut self, taken: impl Fn(&Frame) -> bool) -> Vec<(Instant, Frame)> {
+        let arrives = |_: &_, it: &mut Happening| match it {
+            Happening::Arrives(frame) => taken(frame),
             _ => false,
         };
-        let frames = self.happenings.extract_if(.., taken);
+        let frames = self.happenings.extract_if(.., arrives);
         frames
             .filter_map(|((at, _), it)| match it {
                 Happening::Arrives(frame) => Some((at, frame)),
@@ -358,11 +359,21 @@ impl State {
             View::Connected(session) => {
                 self.connection.view = View::Closing(session);
                 if self.connection.up == Some(session) {
-                    let at = self.connection.arrives_from.max(life.now() + MILLISECOND);
+                    let at = self.close_time(life);
                     self.schedule(at, Happening::Closes(session));
                 }
             }
         }
+    }
+
+    /// After everything that was sent; but closing hangs during an alarm, and then an adapter gives
+    /// up what is in flight.
+    fn close_time(&self, life: Life<'_>) -> Instant {
+        let soon = life.now() + MILLISECOND;
+        if self.blocked_until.is_some() {
+            return soon;
+        }
+        soon.max(self.connection.arrives_from)
     }
 
     /// Lets something happen; returns what reaches the program by it.
@@ -386,9 +397,10 @@ impl State {
     }
 
     fn arrives(&mut self, life: Life<'_>, frame: Frame) {
-        if let Some(until) = self.blocked_until {
-            return self.schedule(until, Happening::Arrives(frame));
-        }
+        assert!(
+            self.blocked_until.is_none(),
+            "nothing arrives during an alarm"
+        );
         let connected =
             self.connection.life == frame.life && self.connection.up == Some(frame.session);
         if !connected {
@@ -516,7 +528,9 @@ impl State {
             .note("server.ends", || format!("{session:?}: {why}"));
         self.connection.up = None;
         self.connection.held.clear();
-        let answers = self.untell(session);
+        let mut answers = self.untell(session);
+        // An alarm belongs to its connection; only what names a tag may come late.
+        answers.retain(|it| !matches!(it, Event::Blocked(_) | Event::Unblocked));
         self.tell_disconnected(told, session, why);
         if !answers.is_empty()
             && life
@@ -527,19 +541,22 @@ impl State {
                 self.tell(told + ANSWERS_LATE, session, answer);
             }
         }
-        let present = self.connection.life;
-        self.cut_off(life, |frame| {
-            frame.life == present && frame.session == session
-        });
+        self.cut_off(life, session);
     }
 
+    /// An alarm: the server does not read until it ends, so everything on the wire waits.
     fn block(&mut self, life: Life<'_>, frame: Frame) {
         let until = life.now() + life.duration("broker.blocked", &ALARM_LASTS);
         self.blocked_until = Some(until);
         let why = Event::Blocked("memory alarm".to_owned());
         self.tell(life.now() + MILLISECOND, frame.session, why);
+        let waiting = self.take_frames(|_| true);
         self.schedule(until, Happening::Unblocks);
         self.schedule(until, Happening::Arrives(frame));
+        for (at, frame) in waiting {
+            self.schedule(at.max(until), Happening::Arrives(frame));
+        }
+        self.connection.arrives_from = self.connection.arrives_from.max(until);
     }
 
     fn unblock(&mut self, life: Life<'_>) {
@@ -598,7 +615,7 @@ impl State {
     fn connected(&mut self, life: Life<'_>, session: Session) {
         self.connection.view = View::Connected(session);
         self.connection.up = Some(session);
-        self.connection.arrives_from = life.now();
+        self.connection.arrives_from = self.blocked_until.unwrap_or(life.now());
         self.connection.answers_from = life.now();
         if self.blocked_until.is_some() {
             let why = Event::Blocked("memory alarm".to_owned());
