@@ -600,7 +600,7 @@ impl State {
             .into_iter()
             .map(|file| (file, self.nodes[&file].draw(model, tape)))
             .collect();
-        Image::of(&names, |file| Arc::clone(&contents[&file]))
+        Image::of(&names, |file| contents[&file].clone())
     }
 
     /// The image of a model that leaves only one.
@@ -644,7 +644,7 @@ fn add_images(
             let file = files
                 .binary_search(&node)
                 .expect("every file is listed, sorted");
-            Arc::clone(&outcomes[&node][chosen[file] as usize])
+            outcomes[&node][chosen[file] as usize].clone()
         }));
     }
     true

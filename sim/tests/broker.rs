@@ -19,7 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn message(number: u64) -> Arc<Message> {
     Arc::new(Message {
-        version: "20260801".parse().unwrap(),
+        version: "20260801".parse().expect("a date"),
         route: Kind::Artists,
         subject: Subject::Record(Ordinal(number)),
         sequence: number,
@@ -276,6 +276,17 @@ fn a_forbidden_connection_is_permanent() {
         matches!(&events[..], [Event::Disconnected(Session(1), it)] if it.permanent),
         "{events:?}"
     );
+}
+
+#[test]
+fn what_is_published_during_an_alarm_waits_for_its_end() {
+    let mut bench = Bench::connected(&[Fault::Blocked], &[1, 2]);
+    bench.publish(1..=2);
+    assert_eq!(bench.events(Duration::from_secs(1)), ["Blocked"]);
+    bench.publish(3..=3);
+    let mut expected = vec!["Unblocked".to_owned()];
+    expected.extend(confirmed(1..=3));
+    assert_eq!(bench.events(HOUR), expected);
 }
 
 #[test]

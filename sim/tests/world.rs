@@ -47,7 +47,7 @@ fn program(world: &World, disk: &Disk, client: &mut Client) -> io::Result<()> {
 
 fn message(number: u64) -> Arc<Message> {
     Arc::new(Message {
-        version: "20260801".parse().unwrap(),
+        version: "20260801".parse().expect("a date"),
         route: Kind::Labels,
         subject: Subject::Record(Ordinal(number)),
         sequence: number,
@@ -57,8 +57,9 @@ fn message(number: u64) -> Arc<Message> {
 }
 
 fn saved(disk: &Disk) -> u64 {
-    let bytes = disk.live().read(STATE).unwrap_or_default().to_vec();
-    String::from_utf8(bytes).unwrap().parse().unwrap_or(0)
+    let image = disk.live();
+    let text = str::from_utf8(image.read(STATE).unwrap_or_default());
+    text.expect("a state is digits").parse().unwrap_or(0)
 }
 
 fn save(disk: &Disk, done: u64) -> io::Result<()> {

@@ -103,7 +103,7 @@ impl Image {
         let path = path.as_ref();
         self.add_directory(path.parent().unwrap_or(Path::new("")));
         self.names
-            .insert(name(path), Item::File(u32::MAX, bytes.into()));
+            .insert(name(path), Item::File(u32::MAX, bytes.into().into()));
         self.renumber()
     }
 
@@ -158,7 +158,7 @@ impl Image {
     /// Every file with its content, sorted by path.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.names.iter().filter_map(|(name, item)| match item {
-            Item::File(_, bytes) => Some((Path::new(&**name), &***bytes)),
+            Item::File(_, bytes) => Some((Path::new(&**name), &**bytes)),
             Item::Directory => None,
         })
     }

@@ -50,17 +50,11 @@ pub(super) type Names = BTreeMap<Name, Entry>;
 pub(super) struct Namespace {
     live: Names,
     durable: Names,
-    journals: BTreeMap<Name, Vec<Change>>,
-    changes: u64,
+    journals: BTreeMap<Name, Vec<Edit>>,
 }
 
-#[derive(Clone, Debug)]
-struct Change {
-    /// The order over all directories.
-    number: u64,
-    edit: Edit,
-}
-
+/// One atomic change. It touches names of one directory only, so that the order of changes of
+/// different directories does not matter.
 #[derive(Clone, Debug)]
 enum Edit {
     Put(Name, Entry),
@@ -204,19 +198,16 @@ impl Namespace {
 
     fn change(&mut self, directory: &str, edit: Edit) {
         edit.apply(&mut self.live);
-        let number = self.changes;
-        self.changes += 1;
-        let change = Change { number, edit };
         match self.journals.get_mut(directory) {
-            Some(journal) => journal.push(change),
-            None => _ = self.journals.insert(directory.into(), vec![change]),
+            Some(journal) => journal.push(edit),
+            None => _ = self.journals.insert(directory.into(), vec![edit]),
         }
     }
 
     /// Makes the names in a directory durable.
     pub(super) fn sync(&mut self, directory: &str) {
         for change in self.journals.remove(directory).unwrap_or_default() {
-            change.edit.apply(&mut self.durable);
+            change.apply(&mut self.durable);
         }
     }
 
@@ -224,7 +215,7 @@ impl Namespace {
     pub(super) fn files(&self) -> BTreeSet<NodeId> {
         let journals = self.journals.values().flatten();
         let entries = self.live.values().chain(self.durable.values()).copied();
-        let entries = entries.chain(journals.filter_map(|change| change.edit.entry()));
+        let entries = entries.chain(journals.filter_map(|change| change.entry()));
         entries.filter_map(Entry::file).collect()
     }
 
@@ -269,14 +260,11 @@ impl Namespace {
 
     /// The names if each journal fares as its number says.
     fn after(&self, model: Model, numbers: &[u32]) -> Names {
-        let journals = self.journals.values().zip(numbers);
-        let mut changes: Vec<&Change> = journals
-            .flat_map(|(journal, &number)| survivors(journal, model, number))
-            .collect();
-        changes.sort_by_key(|change| change.number);
         let mut names = self.durable.clone();
-        for change in changes {
-            change.edit.apply(&mut names);
+        for (journal, &number) in self.journals.values().zip(numbers) {
+            for change in survivors(journal, model, number) {
+                change.apply(&mut names);
+            }
         }
         reachable(names)
     }
@@ -307,7 +295,7 @@ impl Edit {
 }
 
 /// In how many ways a journal can fare.
-fn count(journal: &[Change], model: Model) -> u32 {
+fn count(journal: &[Edit], model: Model) -> u32 {
     match model {
         Model::Unordered => Subsets::of(journal.len()).count(),
         _ => u32::try_from(journal.len()).expect("the changes fit in memory") + 1,
@@ -315,7 +303,7 @@ fn count(journal: &[Change], model: Model) -> u32 {
 }
 
 /// What is left of a journal; number 0 is all of it.
-fn survivors(journal: &[Change], model: Model, number: u32) -> Vec<&Change> {
+fn survivors(journal: &[Edit], model: Model, number: u32) -> Vec<&Edit> {
     match model {
         Model::Unordered => {
             let survives = Subsets::of(journal.len()).subset(number);

@@ -9,6 +9,8 @@
 //! shows them, the next sync succeeds, and they are still not durable. Such changes are *forsaken*
 //! here: no later sync saves them, but a crash may find them on the disk, as some did get there.
 
+use std::cmp::Ordering;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::disk::image::Model;
@@ -22,7 +24,54 @@ pub const PAGE_SIZE: usize = 4096;
 const GARBAGE: u8 = 0xa5;
 
 /// The content of a file, shared until somebody writes.
-pub(super) type Bytes = Arc<Vec<u8>>;
+///
+/// Comparing two that are one costs nothing: most files are the same in most images, and some of
+/// them are whole dumps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bytes(Arc<Vec<u8>>);
+
+impl Bytes {
+    fn make_mut(&mut self) -> &mut Vec<u8> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl From<Arc<Vec<u8>>> for Bytes {
+    fn from(bytes: Arc<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Ord for Bytes {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
+        }
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Bytes {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Bytes {}
 
 /// A file without its names.
 #[derive(Clone, Debug, Default)]
@@ -76,8 +125,8 @@ impl Node {
     /// A file whose content is durable.
     pub(super) fn durable(content: &Bytes) -> Self {
         Self {
-            content: Arc::clone(content),
-            base: Arc::clone(content),
+            content: content.clone(),
+            base: content.clone(),
             ..Self::default()
         }
     }
@@ -113,7 +162,7 @@ impl Node {
     }
 
     fn change(&mut self, edit: Edit) {
-        edit.apply(Part::Whole, Arc::make_mut(&mut self.content));
+        edit.apply(Part::Whole, self.content.make_mut());
         self.changes.push(Change {
             edit,
             fate: Fate::Pending,
@@ -129,9 +178,7 @@ impl Node {
             .take_while(|change| change.fate == Fate::Durable)
             .count();
         for change in self.changes.drain(..durable) {
-            change
-                .edit
-                .apply(Part::Whole, Arc::make_mut(&mut self.base));
+            change.edit.apply(Part::Whole, self.base.make_mut());
         }
     }
 
@@ -151,15 +198,15 @@ impl Node {
     /// Flips the bits of `mask` in a byte, in the page cache and on the disk.
     pub(super) fn rot(&mut self, offset: usize, mask: u8) {
         assert!(self.changes.is_empty(), "only a file at rest rots");
-        Arc::make_mut(&mut self.content)[offset] ^= mask;
-        self.base = Arc::clone(&self.content);
+        self.content.make_mut()[offset] ^= mask;
+        self.base = self.content.clone();
     }
 
     /// Every content, each once, that a crash can leave.
     pub(super) fn outcomes(&self, model: Model) -> Vec<Bytes> {
         let mut outcomes = Vec::new();
         match model {
-            Model::Kill => outcomes.push(Arc::clone(&self.content)),
+            Model::Kill => outcomes.push(self.content.clone()),
             Model::Strict => outcomes.push(self.after(&vec![Part::Lost; self.optional()])),
             Model::Full | Model::Unordered => self.whole_outcomes(&mut outcomes),
             Model::Torn => {
@@ -194,7 +241,7 @@ impl Node {
     /// One content that a crash can leave, by the tape; all zeros is what a reader sees now.
     pub(super) fn draw(&self, model: Model, tape: &Tape) -> Bytes {
         match model {
-            Model::Kill => Arc::clone(&self.content),
+            Model::Kill => self.content.clone(),
             Model::Strict => self.after(&vec![Part::Lost; self.optional()]),
             Model::Full | Model::Unordered => self.after(&self.draw_whole(tape)),
             Model::Torn => self.after(&draw_torn(self.draw_whole(tape), tape)),
@@ -215,7 +262,7 @@ impl Node {
 
     /// The content if the changes that are not durable fare as `parts` says, one for each.
     fn after(&self, parts: &[Part]) -> Bytes {
-        let mut bytes = Arc::clone(&self.base);
+        let mut bytes = self.base.clone();
         let mut parts = parts.iter();
         for change in &self.changes {
             let part = match change.fate {
@@ -223,7 +270,7 @@ impl Node {
                 _ => *parts.next().expect("one for each optional change"),
             };
             if part != Part::Lost {
-                change.edit.apply(part, Arc::make_mut(&mut bytes));
+                change.edit.apply(part, bytes.make_mut());
             }
         }
         bytes
@@ -287,9 +334,13 @@ fn draw_torn(parts: Vec<Part>, tape: &Tape) -> Vec<Part> {
 mod tests {
     use super::*;
 
+    fn bytes(text: &str) -> Bytes {
+        Arc::new(text.as_bytes().to_vec()).into()
+    }
+
     /// A node with `old` durable, to which `change` is done; its outcomes as text.
     fn check(model: Model, old: &str, change: impl FnOnce(&mut Node), expected: &[&str]) {
-        let mut node = Node::durable(&Arc::new(old.as_bytes().to_vec()));
+        let mut node = Node::durable(&bytes(old));
         change(&mut node);
         let outcomes = node.outcomes(model);
         let outcomes: Vec<_> = outcomes
@@ -381,7 +432,7 @@ mod tests {
     fn what_the_tape_can_draw_is_what_is_enumerated() {
         use crate::tape::Odometer;
         for model in Model::ALL {
-            let mut node = Node::durable(&Arc::new(b"old".to_vec()));
+            let mut node = Node::durable(&bytes("old"));
             two_writes(&mut node);
             let mut drawn: Vec<_> = Odometer::new()
                 .map(|tape| node.draw(model, &tape))
