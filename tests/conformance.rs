@@ -223,7 +223,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn run_script(seed: u64) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a place for temporary files");
     let mut real = Subject::new(OsFileSystem, directory.path());
     let world = World::new(Tape::benign(), Faults::none());
     let disk = Disk::mount(&world, &Image::new().with_directory("/root"));

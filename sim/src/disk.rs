@@ -783,3 +783,24 @@ impl Drop for HeldLock {
 fn index(offset: u64) -> usize {
     usize::try_from(offset).expect("a simulated file fits in memory")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::Faults;
+
+    #[test]
+    fn files_without_a_name_are_forgotten() {
+        let world = World::new(Tape::benign(), Faults::none());
+        let disk = Disk::mount(&world, &Image::new().with_directory("data"));
+        for _ in 0..100 {
+            let mut file = disk.create(Path::new("data/new")).unwrap();
+            file.write_all(b"state").unwrap();
+            file.sync().unwrap();
+            disk.rename(Path::new("data/new"), Path::new("data/state"))
+                .unwrap();
+            disk.sync_dir(Path::new("data")).unwrap();
+        }
+        assert!(disk.lock().nodes.len() <= 2);
+    }
+}

@@ -134,6 +134,9 @@ fn without_faults_everything_is_stored_and_confirmed_in_order() {
             .iter()
             .all(|stored| stored.confirmed.is_some())
     );
+    bench.publish(4..=4);
+    assert_eq!(bench.events(MINUTE), confirmed(4..=4));
+    assert_eq!(bench.server.in_flight_max(), 3, "the most, not the last");
     bench.client.submit(Command::Disconnect);
     assert_eq!(bench.events(MINUTE), ["Disconnected(Session(1))"]);
     assert_eq!(bench.server.violations(), [""; 0]);
@@ -210,6 +213,11 @@ fn a_broken_link_is_noticed_late_and_swallows_what_is_published() {
     bench.publish(2..=2);
     assert_eq!(bench.events(MINUTE), ["Disconnected(Session(1))"]);
     assert_eq!(bench.stored(), [0; 0]);
+    assert_eq!(
+        bench.server.in_flight(),
+        0,
+        "their fate is unknown, but over"
+    );
     assert_eq!(bench.server.violations(), [""; 0]);
 }
 
@@ -221,6 +229,45 @@ fn answers_of_a_dead_session_may_come_late() {
     bench.publish(1..=2);
     let expected = ["Disconnected(Session(1))", "Confirmed(Tag(1))"];
     assert_eq!(bench.events(MINUTE), expected);
+}
+
+#[test]
+fn an_alarm_ends_with_its_connection() {
+    let faults = [Fault::Blocked, Fault::LinkLoss, Fault::LateAnswers];
+    // The link breaks when the alarm is over and the program has not been told yet.
+    let mut bench = Bench::connected(&faults, &[2, 0, 1, 0, 0, 1]);
+    bench.publish(1..=1);
+    assert_eq!(bench.events(HOUR), ["Blocked", "Disconnected(Session(1))"]);
+}
+
+#[test]
+fn answers_to_a_dead_process_reach_nobody() {
+    let mut bench = Bench::connected(&[], &[]);
+    bench.publish(1..=1);
+    assert_eq!(bench.events(Duration::from_micros(1500)), [""; 0]);
+    assert_eq!(bench.stored(), [1]);
+    let mut next = bench.reborn(&[], &[]);
+    next.client.submit(Command::Connect(Session(1)));
+    assert_eq!(next.events(HOUR), ["Connected(Session(1))"]);
+}
+
+/// Tags begin again in each process, and a late frame of the dead one is not taken for the living.
+#[test]
+fn a_confirm_belongs_to_the_life_that_asked() {
+    let mut bench = Bench::connected(&[], &[]);
+    bench.publish(1..=1);
+    let faults = [Fault::InFlight, Fault::LateFrames, Fault::LateConfirm];
+    let mut next = bench.reborn(&faults, &[1, 2, 1, 1]);
+    next.client.submit(Command::Connect(Session(1)));
+    next.events(Duration::from_secs(1));
+    next.publish(1..=1);
+    assert_eq!(next.events(HOUR), confirmed(1..=1));
+    let lives = next.server.stored();
+    let lives: Vec<_> = lives
+        .iter()
+        .map(|it| (it.life, it.confirmed.is_some()))
+        .collect();
+    assert_eq!(lives, [(2, true), (1, false)]);
 }
 
 #[test]
@@ -315,6 +362,15 @@ fn a_poll_ends_at_its_deadline_or_by_its_waker() {
         None,
         "a deadline in the past"
     );
+}
+
+#[test]
+fn what_is_due_comes_at_once() {
+    let mut bench = Bench::told(&[], &[]);
+    bench.client.submit(Command::Connect(Session(1)));
+    bench.world.clock().advance(MINUTE);
+    let due = bench.client.poll(Instant::ORIGIN);
+    assert_eq!(due, Some(Event::Connected(Session(1))));
 }
 
 #[test]

@@ -395,6 +395,16 @@ mod tests {
     }
 
     #[test]
+    fn a_rename_that_survives_alone_takes_no_other_file_s_name() {
+        let stale = Names::from([(name("t"), Entry::File(NodeId(0)))]);
+        let mut names = Namespace::durable(stale);
+        names.put(&name("t"), NodeId(1));
+        names.rename(&name("t"), &name("m"), NodeId(1));
+        assert_eq!(outcomes(&names, Model::Full), ["m", "t"]);
+        assert_eq!(outcomes(&names, Model::Unordered), ["m", "m t", "t"]);
+    }
+
+    #[test]
     fn directories_have_journals_of_their_own() {
         let mut names = Namespace::default();
         names.create_dir(&name("d")).unwrap();
