@@ -21,6 +21,9 @@
 //! gives up. An alarm (`Blocked`) stops everything that arrives, for seconds or minutes, and
 //! outlives connections.
 //!
+//! A session ends once and is told once: whoever asks to close a link that has just broken gets the
+//! one `Disconnected`. Closing does not wait for answers; what has none then never gets one.
+//!
 //! # Time
 //!
 //! Whatever will happen stands in one queue, by time. `poll` jumps the clock to what happens next or
