@@ -1,4 +1,18 @@
-//! The simulated world.
+//! The world of discogs-extractor, simulated: dumps with their truth, and a clock, a disk and a
+//! broker in which everything fails that can fail.
+
+pub mod random;
 
 pub mod dumps;
-pub mod random;
+
+pub mod trace;
+
+pub mod tape;
+
+pub mod clock;
+pub mod faults;
+
+pub mod world;
+
+pub mod broker;
+pub mod disk;
