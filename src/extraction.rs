@@ -149,7 +149,10 @@ pub enum Failure {
         letters: String,
     },
     /// The state could not be saved at the end.
-    #[error("everything that was read is published, but the state could not be saved: {0}")]
+    #[error(
+        "{0}; the state could not be saved, so the next run publishes again what came after the \
+         last save; free the disk or mend it, and run again"
+    )]
     Save(SaveError),
 }
 

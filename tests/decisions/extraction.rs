@@ -303,7 +303,9 @@ mod resuming {
     fn totals_and_start_are_those_of_all_runs_together() {
         for attempts in 1..=8 {
             let world = World::new(ARTISTS).malformed(Kind::Artists, &[2, 9]);
-            let (_, second) = stop_and_resume(world, attempts);
+            let (first, second) = stop_and_resume(world, attempts);
+            let sequences = second.record.stored.iter().map(|m| m.sequence);
+            assert!(sequences.eq(first.frontier(Kind::Artists).messages + 1..=9));
             assert_eq!(
                 bodies(&second, Subject::FileComplete)[0]["total_processed"],
                 8
@@ -312,6 +314,8 @@ mod resuming {
             assert_eq!(second.frontier(Kind::Artists).repaired, 1);
             let started = &second.marker().processing_phase.started_at;
             assert_eq!(started.as_deref(), Some(STARTED));
+            let file = second.marker().file(&name(Kind::Artists)).unwrap();
+            assert_eq!(file.started_at.as_deref(), Some(STARTED));
         }
     }
 

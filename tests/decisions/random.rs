@@ -12,7 +12,7 @@ use discogs_extractor::marker::{Marker, Status};
 use discogs_extractor::record::Ordinal;
 use proptest::prelude::*;
 
-use crate::harness::{Answer, Welcome, World, marker_on_disk, milliseconds, name, paths};
+use crate::harness::{Answer, Welcome, World, body, marker_on_disk, milliseconds, name, paths};
 
 /// What goes wrong, and how small everything is.
 #[derive(Clone, Debug)]
@@ -162,8 +162,26 @@ fn run(world: &mut World, delivered: &mut Delivered) -> Ending {
             );
         }
     }
+    let stored = ended.record.stored.iter();
+    stored.for_each(|message| check_identity(world, message));
     delivered.0.extend(ended.record.stored);
     ended.ending
+}
+
+/// Sequence and body follow from the record alone, whatever happened before.
+fn check_identity(world: &World, message: &Message) {
+    let script = &world.dumps[&message.route];
+    let records = script.records;
+    let before = |record| record - script.malformed.range(..=record).count() as u64;
+    let sequence = match message.subject {
+        Subject::Record(Ordinal(record)) => {
+            assert_eq!(message.body, body(record));
+            before(record)
+        }
+        Subject::FileComplete => before(records) + 1,
+        Subject::ExtractionComplete => before(records) + 2,
+    };
+    assert_eq!(message.sequence, sequence, "{}", message.id());
 }
 
 fn letters(world: &World, kind: Kind) -> Vec<u64> {
@@ -219,8 +237,8 @@ fn check_dump(world: &World, marker: &Marker, delivered: &Delivered, kind: Kind,
     let last = delivered
         .of(kind)
         .filter(|message| message.subject == Subject::FileComplete);
-    let body: serde_json::Value = serde_json::from_slice(&last.last().unwrap().body).unwrap();
-    assert_eq!(body["total_processed"], records - skipped);
+    let end: serde_json::Value = serde_json::from_slice(&last.last().unwrap().body).unwrap();
+    assert_eq!(end["total_processed"], records - skipped);
 }
 
 /// Whether the broker keeps what it is given in order, if it keeps it.
