@@ -117,6 +117,7 @@ pub enum Event {
     /// The broker will never take this message, whatever else it takes (too large).
     Refused(Tag, String),
     /// The broker asks not to be sent anything (an alarm); confirms may be late without limit.
+    /// Belongs to the present connection, ends with it, and is told again on the next.
     Blocked(String),
     /// The alarm is over.
     Unblocked,

@@ -36,10 +36,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::dump::{Kind, Version};
 use crate::fs::{self, FileSystem, FileWrite};
+use crate::gzip::hex;
 use crate::record::{ByteOffset, Ordinal, Position};
+use crate::source::Fingerprint;
 
 /// How far a phase or a file is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,11 @@ pub struct Marker {
     pub publishing_phase: PublishingPhase,
     /// The whole in short.
     pub summary: Summary,
+    /// SHA-256 of the file's bytes with zeros in this place, 64 hexadecimal digits: a disk that
+    /// flips a digit of a checkpoint must not make us skip records. Files of other extractors
+    /// have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// Fields of other programs, kept as they are.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
@@ -178,10 +186,10 @@ pub struct FileProgress {
 }
 
 /// A saved frontier: every record up to it is settled, and reading goes on behind it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Identity of the bytes that the positions are of ([`crate::source::fingerprint`]).
-    pub fingerprint: String,
+    /// Identity of the bytes that the positions are of.
+    pub fingerprint: Fingerprint,
     /// Length of the dump file in bytes.
     pub file_bytes: u64,
     /// Where it stands.
@@ -267,6 +275,7 @@ impl Default for Marker {
             processing_phase: ProcessingPhase::default(),
             publishing_phase: PublishingPhase::default(),
             summary: Summary::default(),
+            checksum: None,
             unknown: BTreeMap::new(),
         }
     }
@@ -454,10 +463,48 @@ pub fn read(fs: &dyn FileSystem, path: &Path) -> io::Result<Result<Option<Marker
     match fs::read(fs, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
         Err(error) => Err(error),
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| error.to_string())),
+        Ok(bytes) => Ok(parse(&bytes).map(Some)),
     }
+}
+
+fn parse(bytes: &[u8]) -> Result<Marker, String> {
+    let mut marker: Marker = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let is_whole = match marker.checksum.take() {
+        Some(checksum) => seal(bytes, &checksum).is_some_and(|(_, actual)| actual == checksum),
+        None => true,
+    };
+    is_whole
+        .then_some(marker)
+        .ok_or_else(|| "its checksum is wrong: it is damaged, or was edited".to_owned())
+}
+
+/// Stands where the checksum will be while it is computed.
+const NO_CHECKSUM: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The bytes of a marker, with their checksum.
+fn sealed(marker: &Marker) -> Vec<u8> {
+    let unsealed = Marker {
+        checksum: Some(NO_CHECKSUM.to_owned()),
+        ..marker.clone()
+    };
+    let mut bytes =
+        serde_json::to_vec_pretty(&unsealed).expect("every key of a marker is a string");
+    bytes.push(b'\n');
+    let (place, checksum) = seal(&bytes, NO_CHECKSUM).expect("the place was just written");
+    bytes[place..place + checksum.len()].copy_from_slice(checksum.as_bytes());
+    bytes
+}
+
+/// Where in a marker's bytes its checksum stands, and what it should be. `None` if `present` does
+/// not stand where a checksum would.
+fn seal(bytes: &[u8], present: &str) -> Option<(usize, String)> {
+    let field = format!("\n  \"checksum\": \"{present}\"");
+    let place = memchr::memmem::find(bytes, field.as_bytes())? + field.len() - 1 - present.len();
+    let mut digest = Sha256::new();
+    digest.update(&bytes[..place]);
+    digest.update(NO_CHECKSUM);
+    digest.update(&bytes[place + present.len()..]);
+    Some((place, hex(&digest.finalize())))
 }
 
 fn set_aside(fs: &dyn FileSystem, path: &Path) -> io::Result<PathBuf> {
@@ -555,14 +602,11 @@ impl Save {
         marker: &Marker,
         dead_letters: Vec<DeadLetters>,
     ) -> Self {
-        let mut bytes =
-            serde_json::to_vec_pretty(marker).expect("every key of a marker is a string");
-        bytes.push(b'\n');
         let mut save = Self {
             temporary: paths.temporary(number),
             paths: paths.clone(),
             dead_letters: dead_letters.into_iter(),
-            bytes,
+            bytes: sealed(marker),
             next: Step::Over,
             created: false,
         };

@@ -118,11 +118,7 @@ pub fn plan(
         .unwrap_or_else(|| Marker::new(&selection.version));
     marker.current_version = Some(selection.version.clone());
     if is_forced {
-        let download_phase = std::mem::take(&mut marker.download_phase);
-        marker = Marker {
-            download_phase,
-            ..Marker::new(&selection.version)
-        };
+        forget(&mut marker, &selection.dumps);
     }
 
     let mut dumps = Vec::new();
@@ -145,6 +141,20 @@ pub fn plan(
         dumps,
         warnings,
     })
+}
+
+/// Forgets what was done of `dumps`. The original start stays while another dump is completed:
+/// consumers delete what is older.
+fn forget(marker: &mut Marker, dumps: &[Dump]) {
+    let processing = &mut marker.processing_phase;
+    for dump in dumps {
+        processing.progress_by_file.remove(&dump.file_name());
+    }
+    let mut others = processing.progress_by_file.values();
+    if !others.any(|file| file.status == Status::Completed) {
+        processing.started_at = None;
+    }
+    marker.summary.overall_status = Status::Pending;
 }
 
 /// The entry of a dump that is to be read from `checkpoint` on.
@@ -176,7 +186,7 @@ struct Decided {
 
 fn decide(fs: &dyn FileSystem, dump: &Dump, entry: &FileProgress) -> io::Result<Decided> {
     let start = Checkpoint {
-        fingerprint: source::fingerprint(fs, &dump.path)?.to_string(),
+        fingerprint: source::fingerprint(fs, &dump.path)?,
         file_bytes: fs.metadata(&dump.path)?.length,
         frontier: Frontier::default(),
     };

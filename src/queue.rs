@@ -61,9 +61,14 @@ pub struct EventQueue {
 impl EventQueue {
     /// The next event; waits for one until `deadline`. `None` means that the deadline has passed,
     /// that a waker was used, or that every sender is gone.
+    ///
+    /// A wake ends the wait and not the queue: events that are there already come before it.
     pub fn poll(&mut self, deadline: Instant) -> Option<Event> {
         let left = deadline.since(self.clock.now());
-        self.receiver.recv_timeout(left).ok().flatten()
+        match self.receiver.recv_timeout(left) {
+            Ok(None) => self.receiver.try_iter().flatten().next(),
+            event => event.ok().flatten(),
+        }
     }
 }
 
@@ -260,9 +265,18 @@ mod tests {
     fn a_wake_ends_one_wait() {
         let (sender, mut queue) = queue(Arc::new(Still));
         sender.waker().wake();
-        sender.send(Event::Unblocked);
         assert_eq!(queue.poll(in_an_hour()), None);
+        assert_eq!(queue.poll(PAST), None);
+    }
+
+    #[test]
+    fn a_wake_does_not_hide_the_events_behind_it() {
+        let (sender, mut queue) = queue(Arc::new(Still));
+        sender.waker().wake();
+        sender.send(Event::Unblocked);
+        sender.waker().wake();
         assert_eq!(queue.poll(in_an_hour()), Some(Event::Unblocked));
+        assert_eq!(queue.poll(in_an_hour()), None);
     }
 
     /// Confirms what it was sent when it is asked to finish; panics at a `Disconnect`.

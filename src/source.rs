@@ -367,14 +367,7 @@ impl Threaded {
 /// show; that is what [`checksum`] is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Fingerprint(String);
-
-impl Fingerprint {
-    /// The text form.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+pub struct Fingerprint(pub String);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

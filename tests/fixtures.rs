@@ -1,6 +1,10 @@
 //! The committed fixtures, read as a user's dumps and state markers are: every message that must
 //! come out does, everything that is wrong is named, and every marker means what it says.
 #![expect(clippy::disallowed_methods, reason = "reads and copies the fixtures")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a fixture that is missing fails the test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -27,6 +27,7 @@ use discogs_extractor::message::Content;
 use discogs_extractor::plan::{Plan, PlannedDump};
 use discogs_extractor::record::{ByteOffset, Ordinal, Position};
 use discogs_extractor::saves::SaveOptions;
+use discogs_extractor::source::Fingerprint;
 use discogs_extractor::source::{Item, Outcome, Read, Reads, SourceError};
 use discogs_extractor::time::{Clock, Instant};
 
@@ -387,7 +388,7 @@ pub(crate) fn dump(kind: Kind) -> Dump {
 /// The checkpoint of a dump that is not begun.
 pub(crate) fn start() -> Checkpoint {
     Checkpoint {
-        fingerprint: "bytes".to_owned(),
+        fingerprint: Fingerprint("bytes".to_owned()),
         file_bytes: 1_000,
         frontier: Frontier::default(),
     }

@@ -7,6 +7,7 @@ use discogs_extractor::fs::FileSystem;
 use discogs_extractor::marker::{
     self, Checkpoint, DeadLetters, Frontier, Loaded, Marker, Save, SaveError, Status, Stepped,
 };
+use discogs_extractor::source::Fingerprint;
 use serde_json::{Value, json};
 
 use crate::harness::{marker_on_disk, name, paths, version};
@@ -19,7 +20,7 @@ fn sample(records: u64) -> Marker {
     file.status = Status::InProgress;
     file.records_extracted = records;
     file.checkpoint = Some(Checkpoint {
-        fingerprint: "bytes".to_owned(),
+        fingerprint: Fingerprint("bytes".to_owned()),
         file_bytes: 1_000,
         frontier: Frontier {
             record: records,
@@ -440,6 +441,28 @@ mod saving {
             let save = Save::new(&paths(), 1, &sample(1), letters(saved_bytes, lines));
             save.finish(&fs).unwrap();
             assert_eq!(fs.content(&path).unwrap(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_marker_with_any_flipped_bit_is_not_believed() {
+        let fs = Memory::default();
+        save(&fs, 1, 1).unwrap();
+        let bytes = fs.content(&paths().marker()).unwrap();
+        for index in 0..bytes.len() {
+            let mut rotten = bytes.clone();
+            rotten[index] ^= 1;
+            fs.put(&paths().marker(), &rotten);
+            let read = discogs_extractor::marker::read(&fs, &paths().marker()).unwrap();
+            // A flip in the name of the checksum's field makes it a foreign marker without one.
+            let is_foreign = read.as_ref().is_ok_and(|marker| {
+                let marker = marker.as_ref().unwrap();
+                marker
+                    .unknown
+                    .keys()
+                    .any(|key| key.len() == "checksum".len())
+            });
+            assert!(read.is_err() || is_foreign, "byte {index}");
         }
     }
 

@@ -42,7 +42,7 @@ fn checkpoint(bytes: &[u8]) -> Checkpoint {
     let fs = world(bytes, None);
     let path = dump(Kind::Artists).path;
     Checkpoint {
-        fingerprint: fingerprint(&fs, &path).unwrap().to_string(),
+        fingerprint: fingerprint(&fs, &path).unwrap(),
         file_bytes: bytes.len() as u64,
         frontier: Frontier {
             record: 7,
@@ -214,6 +214,27 @@ fn force_forgets_everything_but_the_download() {
     expected.download_phase.files_downloaded = 4;
     expected.file_mut(&name(Kind::Artists));
     assert_eq!(plan_artists(&fs, true).marker, expected);
+}
+
+#[test]
+fn force_keeps_what_is_done_of_dumps_that_are_not_selected() {
+    let fs = world(BYTES, None);
+    let mut marker = Marker::new(&version());
+    marker.processing_phase.started_at = Some("2026-08-01T00:00:00Z".to_owned());
+    for kind in [Kind::Artists, Kind::Labels] {
+        *marker.file_mut(&name(kind)) = entry(Status::Completed, Some(checkpoint(BYTES)));
+    }
+    put(&fs, &marker);
+    let forced = plan_artists(&fs, true);
+    assert_eq!(forced.dumps.len(), 1);
+    assert_eq!(
+        forced.marker.file(&name(Kind::Labels)),
+        marker.file(&name(Kind::Labels))
+    );
+    assert_eq!(
+        forced.marker.processing_phase.started_at,
+        marker.processing_phase.started_at
+    );
 }
 
 #[test]
