@@ -536,6 +536,7 @@ fn to_usize(number: u64) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of a test")]
 mod tests {
     use super::*;
     use crate::fs::OsFileSystem;

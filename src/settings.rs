@@ -558,6 +558,7 @@ fn rabbitmq_parts(environment: &Environment) -> Option<(String, String)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of a test")]
 mod tests {
     use super::*;
     use crate::fs::OsFileSystem;

@@ -394,6 +394,7 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "makes the files of a test")]
 mod tests {
     use super::*;
     use crate::fs::OsFileSystem;

@@ -11,6 +11,12 @@
 //! the test has looked at it. The operating system schedules as it likes, so a seed repeats the
 //! intention and not the instant; what is asserted holds at every instant.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "works with the files and processes of the real program"
+)]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -189,7 +195,7 @@ fn temporary_directory() -> TempDir {
 /// What must be the same in every run: record messages to the byte, control messages without
 /// their times.
 fn comparable(spool: &BTreeMap<&str, Vec<Vec<u8>>>) -> Vec<String> {
-    let lines = spool.iter().flat_map(|(_, lines)| lines);
+    let lines = spool.values().flatten();
     lines
         .map(|line| {
             let text = text(line);
@@ -258,11 +264,7 @@ fn look_until(what: &str, mut is_there: impl FnMut() -> bool) {
     panic!("{what} did not come about");
 }
 
-/// Gives the program that is watched the processor.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test that watches another process has nothing to wait for"
-)]
+/// Gives the program that is watched the processor; there is nothing of it to wait for.
 fn pause() {
     std::thread::sleep(Duration::from_micros(500));
 }
