@@ -25,8 +25,8 @@ use crate::settings::{ConfigError, Setting, Value, Values};
 pub struct Place {
     /// A directory with dumps, or one dump.
     pub root: PathBuf,
-    /// Where `root` came from, for errors about it.
-    pub root_origin: String,
+    /// `root` as it was configured, for errors about it.
+    pub root_value: Value,
     /// The version, if not the newest.
     pub version: Option<Version>,
     /// Where the state is, if not beside the dumps.
@@ -112,18 +112,10 @@ impl Place {
             .transpose()?;
         Ok(Self {
             root: PathBuf::from(&root.text),
-            root_origin: root.origin.clone(),
+            root_value: root.clone(),
             version,
             state_directory,
         })
-    }
-
-    /// The error that `root` makes no sense.
-    pub fn root_error(&self, problem: impl Into<String>) -> ConfigError {
-        ConfigError {
-            origin: self.root_origin.clone(),
-            problem: problem.into(),
-        }
     }
 }
 

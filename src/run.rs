@@ -124,8 +124,9 @@ pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> 
 fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunError> {
     let place = &config.place;
     let selected = dump::select(fs, &place.root, place.version.as_ref(), &config.kinds);
-    let mut selection = selected
-        .map_err(|error: SelectError| RunError::Config(place.root_error(error.to_string())))?;
+    let mut selection = selected.map_err(|error: SelectError| {
+        RunError::Config(place.root_value.error(error.to_string()))
+    })?;
     if selection.directory == Path::new("") {
         selection.directory = PathBuf::from(".");
     }

@@ -348,10 +348,12 @@ pub struct Value {
 impl Value {
     /// The error that this value makes no sense.
     pub fn error(&self, problem: impl Into<String>) -> ConfigError {
-        ConfigError {
-            origin: self.origin.clone(),
-            problem: problem.into(),
-        }
+        let origin = match self.layer {
+            Layer::Default => format!("default `{}`", self.text),
+            _ => self.origin.clone(),
+        };
+        let problem = problem.into();
+        ConfigError { origin, problem }
     }
 }
 

@@ -398,6 +398,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
     use crate::fs::OsFileSystem;
+    use crate::settings::{Layer, Value as Setting};
     use std::fs::write;
 
     const ARTISTS: &str = "discogs_20260801_artists.xml.gz";
@@ -451,7 +452,11 @@ mod tests {
     fn place(root: &Path, version: Option<&str>, state: Option<&Path>) -> Place {
         Place {
             root: root.to_owned(),
-            root_origin: "a test".to_owned(),
+            root_value: Setting {
+                text: root.display().to_string(),
+                layer: Layer::Flag,
+                origin: "a test".to_owned(),
+            },
             version: version.map(|version| version.parse().unwrap()),
             state_directory: state.map(Path::to_owned),
         }

@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -465,6 +466,36 @@ fn a_configuration_file_and_the_environment_make_a_run() {
     assert_eq!(lines[0]["level"], "WARN");
 }
 
+/// The excerpts of real dumps, where they are, against what an independent model made of them.
+#[test]
+fn real_records_become_the_expected_messages() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
+    if !samples.exists() {
+        println!("{} is absent", samples.display());
+        return;
+    }
+    let site = Site::new(0);
+    let dumps = samples.join("dumps").display().to_string();
+    site.ends(&format!("run {dumps} --broker file:out --state-dir ."), 0);
+    for kind in KINDS {
+        let path = samples.join(format!("expected/discogs_20200806_{kind}.jsonl.gz"));
+        let decoder = flate2::read::GzDecoder::new(File::open(path).unwrap());
+        let expected = BufReader::new(decoder).lines();
+        let actual = whole_lines(&site.path("out/20200806"), kind);
+        assert_eq!(actual.len(), 1_002, "{kind}");
+        let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+        for (line, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+            assert_eq!(
+                parse(actual),
+                parse(expected.unwrap().as_bytes()),
+                "{kind} {line}"
+            );
+        }
+    }
+    let (out, _) = site.ends(&format!("run {dumps} --broker file:out --state-dir ."), 0);
+    assert!(out.contains("nothing to do"), "{out}");
+}
+
 // Stops.
 
 #[test]
@@ -518,6 +549,27 @@ fn a_second_extractor_is_refused_and_told_about_the_first() {
     site.ends("status data", 0);
     drop(first);
     site.ends("run data --broker null:", 0);
+}
+
+/// A dump that is a pipe without a writer holds the run where it can't look at a stop request.
+#[test]
+fn a_second_signal_ends_at_once() {
+    let site = Site::new(0);
+    let pipe = site.path("data").join(dump_name("labels"));
+    fs::remove_file(&pipe).unwrap();
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut running = site.start("run data --kinds labels --broker null:", "stderr");
+    let lock = site.path("data").join(".extraction.lock");
+    look_until("the lock", || contains(&lock, "process"));
+    let mut status = None;
+    // More than two, because signals that nobody has taken yet count as one.
+    look_until("the end", || {
+        running.terminate();
+        status = running.ended();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().signal(), Some(15));
 }
 
 // Damage.
