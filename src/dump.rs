@@ -208,7 +208,7 @@ pub enum SelectError {
         present: Vec<Version>,
     },
     /// The version lacks dumps of kinds that were asked for.
-    #[error("version {version} in {directory} lacks {}; add them, choose another version with --version, or name the kinds that you want with --kinds", list(.missing))]
+    #[error("version {version} in {directory} lacks {}; add them, choose another version with --dump-version, or name the kinds that you want with --kinds", list(.missing))]
     Incomplete {
         /// The directory.
         directory: PathBuf,

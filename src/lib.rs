@@ -43,6 +43,21 @@ pub mod rabbitmq;
 pub mod spool;
 
 #[cfg(feature = "program")]
+pub mod human;
+#[cfg(feature = "program")]
+pub mod saver;
+#[cfg(feature = "program")]
+pub mod settings;
+
+#[cfg(feature = "program")]
 pub mod config;
+
+#[cfg(feature = "program")]
+pub mod cli;
+#[cfg(feature = "program")]
+pub mod status;
 #[cfg(feature = "program")]
 pub mod telemetry;
+
+#[cfg(feature = "program")]
+pub mod run;

@@ -1,3 +1,94 @@
-//! The command line.
+//! The command line: parses, calls the library, and maps what comes back to an exit code.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+
+use discogs_extractor::cli::{Cli, Task};
+use discogs_extractor::config::{self, Config, Place};
+use discogs_extractor::extraction::Ending;
+use discogs_extractor::fs::OsFileSystem;
+use discogs_extractor::run::{self, RunError};
+use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
+use discogs_extractor::status;
+use discogs_extractor::telemetry::Telemetry;
+use discogs_extractor::time::{Clock as _, SystemClock};
+
+const COMPLETE: u8 = 0;
+const ERROR: u8 = 1;
+const USAGE: u8 = 2;
+const STOPPED: u8 = 3;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Run(flags) => run(&flags.0),
+        Task::Status { place, json } => status(&place.0, json),
+        Task::Config(flags) => show_config(&flags.0),
+        Task::Completions { shell } => completions(shell),
+    };
+    done.map_or_else(|error| failed(&error), ExitCode::from)
+}
+
+/// Prints why, and finds the exit code of it.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    let is_config =
+        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(RunError::Config(_)));
+    ExitCode::from(if is_config { USAGE } else { ERROR })
+}
+
+fn load(flags: &Flags) -> Result<Values, ConfigError> {
+    Values::load(&OsFileSystem, flags, &environment())
+}
+
+fn run(flags: &Flags) -> anyhow::Result<u8> {
+    let config = Config::new(&OsFileSystem, &load(flags)?)?;
+    let telemetry = Telemetry::start(config.log);
+    let summary = run::run(&config, &telemetry)?;
+    print(&summary.to_string())?;
+    if let Some(failure) = summary.failure() {
+        eprintln!("error: {failure}");
+    }
+    Ok(match summary.ending {
+        Ending::Complete | Ending::SelectionComplete => COMPLETE,
+        Ending::Stopped => STOPPED,
+        Ending::Failed(_) => ERROR,
+    })
+}
+
+fn status(flags: &Flags, is_json: bool) -> anyhow::Result<u8> {
+    let place = Place::new(&OsFileSystem, &load(flags)?)?;
+    let report = status::report(&OsFileSystem, &place, SystemClock::new().unix())?;
+    print(&match is_json {
+        true => report.to_json(),
+        false => report.to_string(),
+    })?;
+    Ok(COMPLETE)
+}
+
+fn show_config(flags: &Flags) -> anyhow::Result<u8> {
+    let values = load(flags)?;
+    Config::new(&OsFileSystem, &values)?;
+    print(&values.to_toml(config::mask))?;
+    Ok(COMPLETE)
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
+    let mut script = Vec::new();
+    let mut command = Cli::command();
+    clap_complete::generate(shell, &mut command, "discogs-extractor", &mut script);
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(COMPLETE)
+}
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}

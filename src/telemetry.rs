@@ -1,1 +1,598 @@
-//! (being written)
+//! What a user sees of a run: log lines on stderr, and either bars on a terminal or a line now
+//! and then.
+//!
+//! Bars and log lines share stderr. Every line is written while the bars are taken off the
+//! screen, in one piece, so that neither garbles the other.
+//!
+//! Nothing here asks for the time: what is shown depends on the `now` of the driver, so a
+//! simulated run can be watched as well.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{LogConfig, ProgressMode};
+use crate::driver::Observer;
+use crate::dump::Kind;
+use crate::extraction::{Extraction, Notice, Progress};
+use crate::human::{count, counted, duration, percent, rounded};
+use crate::plan::Plan;
+use crate::time::Instant;
+
+/// Between two lines.
+const LINE_EVERY: Duration = Duration::from_secs(15);
+/// Between two updates of the bars.
+const BARS_EVERY: Duration = Duration::from_millis(200);
+/// What a rate is the mean of.
+const RATE_OVER: Duration = Duration::from_secs(30);
+
+/// The log of this process, and the place of its bars.
+#[derive(Debug)]
+pub struct Telemetry {
+    bars: Option<MultiProgress>,
+    is_json: bool,
+    mode: ProgressMode,
+}
+
+impl Telemetry {
+    /// Sends this process's log to stderr. If the process has a log already, that one stays.
+    pub fn start(config: LogConfig) -> Self {
+        let wants_bars = config.progress == ProgressMode::Auto && !config.is_json;
+        let bars = (wants_bars && io::stderr().is_terminal())
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+            .filter(|bars| !bars.is_hidden());
+        let level = config.level.as_str().to_lowercase();
+        let others = if config.level == Level::ERROR {
+            "error"
+        } else {
+            "warn"
+        };
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(format!(
+                "{others},discogs_extractor={level}"
+            )))
+            .with_writer(Stderr(bars.clone()))
+            .with_target(false);
+        let _ = match config.is_json {
+            true => builder.json().flatten_event(true).try_init(),
+            false => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        };
+        Self {
+            bars,
+            is_json: config.is_json,
+            mode: config.progress,
+        }
+    }
+
+    /// Watches the run that `plan` describes.
+    pub fn watch(&self, plan: &Plan) -> Watch {
+        let view = match (&self.bars, self.mode) {
+            (Some(bars), _) => View::Bars(Bars::new(bars, plan)),
+            (None, ProgressMode::Never) => View::Nothing,
+            (None, _) => View::Lines {
+                is_json: self.is_json,
+            },
+        };
+        Watch {
+            view,
+            rate: Rate::default(),
+            next: Instant::ORIGIN,
+        }
+    }
+}
+
+/// Writes each log line in one piece, with the bars out of the way.
+#[derive(Clone)]
+struct Stderr(Option<MultiProgress>);
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let write = || io::stderr().lock().write_all(bytes);
+        match &self.0 {
+            Some(bars) => bars.suspend(write)?,
+            None => write()?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Watches a run.
+#[derive(Debug)]
+pub struct Watch {
+    view: View,
+    rate: Rate,
+    /// When to look at the run next.
+    next: Instant,
+}
+
+#[derive(Debug)]
+enum View {
+    Bars(Bars),
+    Lines { is_json: bool },
+    Nothing,
+}
+
+impl View {
+    const fn every(&self) -> Duration {
+        match self {
+            Self::Bars(_) => BARS_EVERY,
+            _ => LINE_EVERY,
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn notice(&mut self, now: Instant, notice: &Notice, extraction: &Extraction) {
+        let (level, text) = describe(notice);
+        match level {
+            Level::ERROR => tracing::error!("{text}"),
+            Level::WARN => tracing::warn!("{text}"),
+            Level::INFO => tracing::info!("{text}"),
+            _ => tracing::debug!("{text}"),
+        }
+        if let View::Bars(bars) = &self.view {
+            bars.notice(notice);
+        }
+        if matches!(notice, Notice::Started { .. } | Notice::Resumed { .. }) {
+            self.rate = Rate::default();
+            self.rate.sample(now, &extraction.progress());
+            self.next = now + self.view.every();
+        }
+    }
+
+    fn step(&mut self, now: Instant, extraction: &Extraction) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + self.view.every();
+        let progress = extraction.progress();
+        let speed = self.rate.sample(now, &progress);
+        match &self.view {
+            View::Bars(bars) => bars.show(&progress, speed),
+            View::Lines { is_json } if progress.dump.is_some() => log(&progress, speed, *is_json),
+            _ => {}
+        }
+    }
+}
+
+/// How fast it goes, where that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Speed {
+    records_per_second: Option<f64>,
+    /// Until the end of the present dump.
+    left: Option<Duration>,
+}
+
+/// Speed as the mean of the last [`RATE_OVER`].
+#[derive(Debug, Default)]
+struct Rate {
+    /// When, records, compressed bytes; of one dump.
+    samples: VecDeque<(Instant, u64, u64)>,
+}
+
+impl Rate {
+    #[expect(clippy::cast_precision_loss, reason = "a rate is for reading")]
+    fn sample(&mut self, now: Instant, progress: &Progress) -> Speed {
+        let Some((_, length)) = progress.dump else {
+            return Speed::default();
+        };
+        self.samples
+            .push_back((now, progress.read_in_run, progress.compressed));
+        // The last sample that is old enough stays: it is the other end of the mean.
+        while self.samples.len() > 2 && self.samples[1].0 + RATE_OVER <= now {
+            self.samples.pop_front();
+        }
+        let (since, records, bytes) = self.samples[0];
+        let seconds = now.since(since).as_secs_f64();
+        if seconds <= 0.0 {
+            return Speed::default();
+        }
+        let bytes_per_second = progress.compressed.saturating_sub(bytes) as f64 / seconds;
+        let left = length.saturating_sub(progress.compressed) as f64 / bytes_per_second;
+        Speed {
+            records_per_second: Some((progress.read_in_run - records) as f64 / seconds),
+            left: Duration::try_from_secs_f64(left).ok(),
+        }
+    }
+}
+
+fn log(progress: &Progress, speed: Speed, is_json: bool) {
+    if !is_json {
+        tracing::info!("{}", line(progress, speed));
+        return;
+    }
+    let (kind, length) = progress.dump.expect("only logged while a dump is read");
+    tracing::info!(
+        kind = kind.name(),
+        records = progress.read,
+        records_published = progress.frontier.published(),
+        dead_letters = progress.frontier.dead_letters,
+        bytes = progress.compressed,
+        bytes_total = length,
+        records_per_second = speed.records_per_second,
+        seconds_left = speed.left.map(|left| left.as_secs()),
+        in_flight = progress.in_flight,
+        unsaved = progress.unsaved,
+        is_connected = progress.is_connected,
+        is_blocked = progress.is_blocked,
+        reconnects = progress.reconnects,
+        retried = progress.retried,
+        saves = progress.saves,
+        saves_failed = progress.saves_failed,
+        "progress"
+    );
+}
+
+/// `releases 12.3 %: 2,345,678 records, 12,345/s, 1h 05m left, 812 in flight, 3,210 not saved`
+fn line(progress: &Progress, speed: Speed) -> String {
+    let mut line = String::new();
+    if let Some((kind, length)) = progress.dump {
+        line = format!("{kind} {:.1} %: ", percent(progress.compressed, length));
+    }
+    line += &records(progress, speed);
+    line += &format!(
+        ", {} in flight, {} not saved",
+        count(progress.in_flight as u64),
+        count(progress.unsaved)
+    );
+    line + trouble(progress)
+}
+
+/// `2,345,678 records, 12,345/s, 1h 05m left`
+fn records(progress: &Progress, speed: Speed) -> String {
+    let mut text = counted(progress.read, "record");
+    if let Some(rate) = speed.records_per_second {
+        text += &format!(", {}/s", rounded(rate));
+    }
+    if let Some(left) = speed.left {
+        text += &format!(", {} left", duration(left));
+    }
+    text
+}
+
+/// Why it may not go on, if it may not.
+fn trouble(progress: &Progress) -> &'static str {
+    match (progress.is_connected, progress.is_blocked) {
+        (false, _) => ", not connected",
+        (true, true) => ", the broker asks to wait",
+        (true, false) => "",
+    }
+}
+
+/// One bar for each dump of the run, over its compressed bytes, and a line below.
+#[derive(Debug)]
+struct Bars {
+    dumps: Vec<(Kind, String, ProgressBar)>,
+    below: ProgressBar,
+}
+
+impl Bars {
+    fn new(screen: &MultiProgress, plan: &Plan) -> Self {
+        let dumps = plan.dumps.iter().map(|planned| {
+            let checkpoint = &planned.checkpoint;
+            let kind = planned.dump.kind;
+            let bar = ProgressBar::new(checkpoint.file_bytes)
+                .with_style(style("{prefix:9} {bar:32} {percent:>3} %  {msg}"))
+                .with_prefix(kind.name())
+                .with_position(checkpoint.frontier.compressed_offset);
+            let bar = screen.add(bar);
+            bar.tick();
+            (kind, planned.dump.file_name(), bar)
+        });
+        Self {
+            dumps: dumps.collect(),
+            below: screen.add(ProgressBar::no_length().with_style(style("{msg}"))),
+        }
+    }
+
+    fn show(&self, progress: &Progress, speed: Speed) {
+        let current = progress.dump.map(|(kind, _)| kind);
+        for (_, _, bar) in self
+            .dumps
+            .iter()
+            .filter(|(kind, ..)| Some(*kind) == current)
+        {
+            bar.set_position(progress.compressed);
+            bar.set_message(records(progress, speed));
+        }
+        let (in_flight, unsaved) = (progress.in_flight as u64, progress.unsaved);
+        self.below.set_message(format!(
+            "{} in flight, {} not saved{}",
+            count(in_flight),
+            count(unsaved),
+            trouble(progress)
+        ));
+    }
+
+    fn notice(&self, notice: &Notice) {
+        let Notice::Completed { file, totals } = notice else {
+            return;
+        };
+        for (_, _, bar) in self.dumps.iter().filter(|(_, name, _)| name == file) {
+            bar.set_position(bar.length().unwrap_or_default());
+            bar.abandon_with_message(counted(totals.record, "record"));
+        }
+    }
+}
+
+/// What was reached stays on the screen; what is below has no meaning any more.
+impl Drop for Bars {
+    fn drop(&mut self) {
+        for (_, _, bar) in &self.dumps {
+            bar.abandon();
+        }
+        self.below.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are right")
+}
+
+/// What a notice says to people, and how important it is.
+fn describe(notice: &Notice) -> (Level, String) {
+    match notice {
+        Notice::Started { file } => (Level::INFO, format!("{file}: starting at record 1")),
+        Notice::Resumed {
+            file,
+            records,
+            xml_offset,
+        } => (
+            Level::INFO,
+            format!(
+                "{file}: going on behind record {}, at byte {} of the XML; {} published before \
+                 are skipped",
+                count(*records),
+                count(*xml_offset),
+                counted(*records, "record")
+            ),
+        ),
+        Notice::Completed { file, totals } => (
+            Level::INFO,
+            format!(
+                "{file}: complete, {}, {}",
+                counted(totals.record, "record"),
+                counted(totals.dead_letters, "dead letter")
+            ),
+        ),
+        Notice::Announced => (
+            Level::INFO,
+            "the end of the version is published".to_owned(),
+        ),
+        Notice::Connected => (Level::INFO, "connected to the broker".to_owned()),
+        Notice::DeadLetter {
+            file,
+            record,
+            reason,
+        } => (
+            Level::WARN,
+            format!(
+                "{file}: record {} was skipped and kept as a dead letter: {reason}",
+                count(*record)
+            ),
+        ),
+        Notice::Stopping { in_flight } => (
+            Level::INFO,
+            format!(
+                "stopping: {} without a confirm; a second signal ends at once",
+                counted(*in_flight as u64, "message")
+            ),
+        ),
+        trouble => describe_trouble(trouble),
+    }
+}
+
+/// The notices about the broker and about saves.
+fn describe_trouble(notice: &Notice) -> (Level, String) {
+    let in_time = |retry: &Duration| format!("next attempt in {}", duration(*retry));
+    match notice {
+        Notice::Disconnected { why, retry } => (
+            Level::WARN,
+            format!("no connection to the broker: {why}; {}", in_time(retry)),
+        ),
+        Notice::Unanswered { why } => (
+            Level::WARN,
+            format!(
+                "the broker does not answer: {why}; connecting anew and publishing again what has \
+                 no confirm"
+            ),
+        ),
+        Notice::NotTaken { id, why, retry } => (
+            Level::WARN,
+            format!("message {id} was not taken: {why}; {}", in_time(retry)),
+        ),
+        Notice::Blocked { why } => (
+            Level::WARN,
+            format!(
+                "the broker asks to wait: {why}; free some of its memory or disk, publishing goes \
+                 on by itself then"
+            ),
+        ),
+        Notice::Unblocked => (Level::INFO, "the broker takes messages again".to_owned()),
+        Notice::SaveFailed { error, retry } => (
+            Level::WARN,
+            format!(
+                "the state could not be saved: {error}; publishing goes on, but a crash now would \
+                 repeat it; {}",
+                in_time(retry)
+            ),
+        ),
+        Notice::SaveRecovered => (Level::INFO, "the state is saved again".to_owned()),
+        _ => unreachable!("`describe` has the others"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marker::{Frontier, SaveError};
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ORIGIN + Duration::from_secs(seconds)
+    }
+
+    fn reading(compressed: u64, read: u64) -> Progress {
+        Progress {
+            dump: Some((Kind::Labels, 1_000)),
+            compressed,
+            read,
+            read_in_run: read,
+            is_connected: true,
+            ..Progress::default()
+        }
+    }
+
+    #[test]
+    fn speed_is_a_mean_of_the_last_half_minute() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.sample(at(0), &reading(0, 0)), Speed::default());
+        let check = |speed: Speed, records: f64, left| {
+            assert_eq!(speed.records_per_second, Some(records));
+            assert_eq!(speed.left, left);
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        check(rate.sample(at(10), &reading(100, 50)), 5.0, seconds(90));
+        check(rate.sample(at(40), &reading(100, 50)), 0.0, None);
+        check(rate.sample(at(50), &reading(200, 90)), 1.0, seconds(320));
+    }
+
+    #[test]
+    fn a_line_says_how_far_it_is() {
+        let check = |progress: &Progress, speed, expected| {
+            assert_eq!(line(progress, speed), expected);
+        };
+        let speed = Speed {
+            records_per_second: Some(12_345.4),
+            left: Some(Duration::from_secs(3_900)),
+        };
+        let mut progress = reading(123, 2_345_678);
+        progress.in_flight = 812;
+        progress.unsaved = 3_210;
+        check(
+            &progress,
+            speed,
+            "labels 12.3 %: 2,345,678 records, 12,345/s, 1h 05m left, 812 in flight, 3,210 not saved",
+        );
+        progress.is_blocked = true;
+        check(
+            &progress,
+            Speed::default(),
+            "labels 12.3 %: 2,345,678 records, 812 in flight, 3,210 not saved, the broker asks to wait",
+        );
+        progress.is_connected = false;
+        check(
+            &progress,
+            Speed::default(),
+            "labels 12.3 %: 2,345,678 records, 812 in flight, 3,210 not saved, not connected",
+        );
+    }
+
+    #[test]
+    fn notices_say_what_happened_and_what_to_do() {
+        let check = |notice: Notice, level, parts: &[&str]| {
+            let (actual, text) = describe(&notice);
+            assert_eq!(actual, level, "{text}");
+            for part in parts {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+        };
+        let text = str::to_owned;
+        let (file, retry) = (
+            text("discogs_20260801_labels.xml.gz"),
+            Duration::from_secs(4),
+        );
+        check(
+            Notice::Started { file: file.clone() },
+            Level::INFO,
+            &[&file, "record 1"],
+        );
+        check(
+            Notice::Resumed {
+                file: file.clone(),
+                records: 4_000,
+                xml_offset: 123_456,
+            },
+            Level::INFO,
+            &[
+                "behind record 4,000",
+                "byte 123,456",
+                "4,000 records published before are skipped",
+            ],
+        );
+        let totals = Frontier {
+            record: 1,
+            dead_letters: 1,
+            ..Frontier::default()
+        };
+        check(
+            Notice::Completed {
+                file: file.clone(),
+                totals,
+            },
+            Level::INFO,
+            &["1 record, 1 dead letter"],
+        );
+        check(
+            Notice::NotTaken {
+                id: text("20260801-labels-7"),
+                why: text("no queue is bound; bind one"),
+                retry,
+            },
+            Level::WARN,
+            &["20260801-labels-7", "bind one", "next attempt in 4s"],
+        );
+        let error = SaveError {
+            operation: "sync",
+            path: "somewhere".into(),
+            reason: text("disk full"),
+        };
+        check(
+            Notice::SaveFailed { error, retry },
+            Level::WARN,
+            &[
+                "cannot sync somewhere: disk full",
+                "publishing goes on",
+                "4s",
+            ],
+        );
+        let why = || text("because");
+        check(
+            Notice::Disconnected { why: why(), retry },
+            Level::WARN,
+            &["because", "4s"],
+        );
+        check(Notice::Unanswered { why: why() }, Level::WARN, &["because"]);
+        check(Notice::Blocked { why: why() }, Level::WARN, &["because"]);
+        check(
+            Notice::DeadLetter {
+                file,
+                record: 7,
+                reason: why(),
+            },
+            Level::WARN,
+            &["record 7", "because"],
+        );
+        check(
+            Notice::Stopping { in_flight: 3 },
+            Level::INFO,
+            &["3 messages"],
+        );
+    }
+}

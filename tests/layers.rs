@@ -1,5 +1,6 @@
 //! Holds the table of layers in `ARCHITECTURE.md` against the `use` lines of `src/`.
 #![expect(clippy::disallowed_methods, reason = "reads the sources")]
+#![expect(clippy::unwrap_used, reason = "a source that is missing fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,52 +24,62 @@ fn places(architecture: &str) -> BTreeMap<String, usize> {
         .collect()
 }
 
-/// The modules that a source names behind `crate::`, outside of its tests.
+/// The modules that a source names behind `crate::`.
 fn uses(source: &str) -> Vec<String> {
+    let name = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    };
     let code = source
-        .split("#[cfg(test)]")
-        .next()
-        .expect("a split has a first part");
-    let code = code
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));
-    let module = |rest: &str| {
-        rest.split(|c: char| !c.is_alphanumeric() && c != '_')
-            .next()
-            .map(str::to_owned)
-    };
-    code.flat_map(|line| {
-        line.split("crate::")
-            .skip(1)
-            .filter_map(module)
-            .collect::<Vec<_>>()
-    })
-    .collect()
+    code.flat_map(|line| line.split("crate::").skip(1).map(name).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A file up to its unit tests, which stand last.
+fn without_tests(source: &str) -> String {
+    source
+        .split("#[cfg(test)]\nmod ")
+        .next()
+        .expect("a split has a first part")
+        .to_owned()
+}
+
+/// The sources of each module: its file, and those in the folder of its name.
+fn sources(directory: &Path) -> BTreeMap<String, String> {
+    let mut sources = BTreeMap::<String, String>::new();
+    for path in fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = match path.is_dir() {
+            true => self::sources(&path).into_values().collect(),
+            false => without_tests(&fs::read_to_string(&path).unwrap()),
+        };
+        sources.entry(module).or_default().push_str(&text);
+    }
+    sources
 }
 
 #[test]
 fn files_use_only_what_stands_above_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let places = places(&fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap());
-    let mut seen = 0;
-    for path in fs::read_dir(root.join("src"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-    {
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if name == "lib" || name == "main" {
-            continue;
-        }
-        let place = places
-            .get(&name)
-            .unwrap_or_else(|| panic!("{name} is not in the table of ARCHITECTURE.md"));
-        for used in uses(&fs::read_to_string(&path).unwrap()) {
+    let mut sources = sources(&root.join("src"));
+    sources.retain(|module, _| module != "lib" && module != "main");
+    assert!(
+        sources.keys().eq(places.keys()),
+        "the table names the files that exist, and no other"
+    );
+    for (module, source) in sources {
+        for used in uses(&source) {
+            let is_above = places[&used] <= places[&module];
             assert!(
-                places[&used] <= *place,
-                "src/{name}.rs uses {used}, which stands below it"
+                is_above,
+                "src/{module}.rs uses {used}, which stands below it"
             );
         }
-        seen += 1;
     }
-    assert_eq!(seen, places.len(), "the table names only files that exist");
 }

@@ -1,0 +1,233 @@
+//! The command line, made of the table of [`crate::settings`], so that help, flags and files
+//! can't disagree.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, value_parser,
+};
+
+use crate::settings::{DEFAULT_FILE, Flags, Form, PLACE, SETTINGS, Setting};
+
+const ABOUT: &str = "\
+Publishes the monthly Discogs dumps record by record to a message broker. After any crash, \
+run it again: it goes on from its last checkpoint, in the middle of a file.";
+
+const NOTES: &str = "\
+Examples:
+  discogs-extractor run /data                        newest dumps in /data, into files in ./spool
+  discogs-extractor run /data --broker amqp://rabbit --password-file /run/secrets/rabbit
+  discogs-extractor run /data --kinds labels --broker null: --state-dir /tmp
+  discogs-extractor status /data --json
+
+Configuration:
+  A setting has the same name as a flag and in a TOML file (discogs-extractor.toml in the working
+  directory, or --config FILE). Flags win over environment variables, those over the file.
+  `discogs-extractor config` shows every setting, its value and where that came from.
+
+Environment:
+  Every flag names its variables. AMQP_CONNECTION is a broker's address; without it RABBITMQ_HOST,
+  RABBITMQ_PORT, RABBITMQ_USERNAME and RABBITMQ_PASSWORD (or .._FILE, for secrets) describe one.
+  An empty variable counts as not set.
+
+Exit codes:
+  0  complete
+  1  an error; what was published is saved, run again to go on
+  2  the command line or the configuration makes no sense; nothing was read
+  3  stopped on request (SIGINT, SIGTERM); run again to go on. A second signal ends at once.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "discogs-extractor", version, about = ABOUT, after_long_help = NOTES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Publish the dumps of a version, from where the last run ended
+    #[command(after_long_help = NOTES)]
+    Run(AllFlags),
+    /// Show how far a version is, also while it runs
+    Status {
+        /// Which version.
+        #[command(flatten)]
+        place: PlaceFlags,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the effective configuration as TOML, with the origin of every value
+    Config(AllFlags),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The flags of every setting.
+#[derive(Clone, Debug, Default)]
+pub struct AllFlags(pub Flags);
+
+/// The flags that say where a state marker is.
+#[derive(Clone, Debug, Default)]
+pub struct PlaceFlags(pub Flags);
+
+impl Args for AllFlags {
+    fn augment_args(command: Command) -> Command {
+        augment(command, |_| true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for AllFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(flags(matches, |_| true)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn is_place(setting: &Setting) -> bool {
+    PLACE.contains(&setting.key)
+}
+
+impl Args for PlaceFlags {
+    fn augment_args(command: Command) -> Command {
+        augment(command, is_place)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for PlaceFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(flags(matches, is_place)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn augment(command: Command, is_wanted: fn(&Setting) -> bool) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!(
+            "A TOML file with settings [default: {DEFAULT_FILE}, if it exists]"
+        ));
+    SETTINGS
+        .iter()
+        .filter(|setting| is_wanted(setting))
+        .filter_map(argument)
+        .fold(command.arg(file), Command::arg)
+}
+
+/// The argument of a setting, unless it has none. Values are checked with the other layers, so
+/// that the same mistake has the same message everywhere; the choices are here for completions.
+fn argument(setting: &'static Setting) -> Option<Arg> {
+    let argument = Arg::new(setting.key)
+        .help(help(setting))
+        .help_heading(setting.heading);
+    let flag = |argument: Arg| argument.long(setting.key).action(ArgAction::Set);
+    Some(match setting.form {
+        Form::Secret => return None,
+        Form::Position => argument.value_name("PATH").help_heading(None::<&str>),
+        Form::Value(name) => flag(argument).value_name(name),
+        Form::List(name) => flag(argument).value_name(name).action(ArgAction::Append),
+        Form::Choice(choices) => flag(argument)
+            .value_name("CHOICE")
+            .value_parser(PossibleValuesParser::new(choices)),
+        Form::Switch => argument.long(setting.key).action(ArgAction::SetTrue),
+    })
+}
+
+fn help(setting: &Setting) -> String {
+    let mut help = setting.help.to_owned();
+    if !setting.default.is_empty() && setting.form != Form::Switch {
+        help += &format!(" [default: {}]", setting.default);
+    }
+    if !setting.variables.is_empty() {
+        help += &format!(" [env: {}]", setting.variables.join(", "));
+    }
+    help
+}
+
+fn flags(matches: &ArgMatches, is_wanted: fn(&Setting) -> bool) -> Flags {
+    let values = SETTINGS
+        .iter()
+        .filter(|setting| is_wanted(setting) && setting.form != Form::Secret)
+        .filter_map(|setting| Some((setting.key, value(matches, setting)?)));
+    Flags {
+        file: matches.get_one::<PathBuf>("config").cloned(),
+        values: values.collect(),
+    }
+}
+
+fn value(matches: &ArgMatches, setting: &Setting) -> Option<String> {
+    if setting.form == Form::Switch {
+        return matches.get_flag(setting.key).then(|| "true".to_owned());
+    }
+    let values: Vec<_> = matches.get_many::<String>(setting.key)?.cloned().collect();
+    Some(values.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_settings() {
+        let check = |line: &str, expected: &[(&str, &str)]| {
+            let arguments = line.split(' ');
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            let (Task::Run(AllFlags(flags)) | Task::Config(AllFlags(flags))) = cli.task else {
+                panic!("{line} has all flags");
+            };
+            let expected = expected
+                .iter()
+                .map(|(key, text)| (*key, (*text).to_owned()));
+            assert_eq!(flags.values, expected.collect(), "{line}");
+        };
+        check("x run", &[]);
+        check("x run data", &[("root", "data")]);
+        check("x config --reprocess", &[("reprocess", "true")]);
+        check(
+            "x run --broker amqp://a --broker amqp://b --kinds labels",
+            &[("broker", "amqp://a,amqp://b"), ("kinds", "labels")],
+        );
+    }
+
+    #[test]
+    fn secrets_have_no_flags() {
+        for line in [
+            "x run --password p",
+            "x run --username u",
+            "x status --broker a",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}
