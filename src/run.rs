@@ -308,7 +308,7 @@ impl fmt::Display for Summary {
             let rate = rounded(self.records as f64 / seconds);
             writeln!(
                 f,
-                "{} in {} ({rate}/s), {}",
+                "{} read in {} ({rate}/s), {}",
                 counted(self.records, "record"),
                 duration(self.elapsed),
                 counted(self.saves, "save")

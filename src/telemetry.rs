@@ -46,16 +46,8 @@ impl Telemetry {
         let bars = (wants_bars && io::stderr().is_terminal())
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
             .filter(|bars| !bars.is_hidden());
-        let level = config.level.as_str().to_lowercase();
-        let others = if config.level == Level::ERROR {
-            "error"
-        } else {
-            "warn"
-        };
         let builder = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(format!(
-                "{others},discogs_extractor={level}"
-            )))
+            .with_env_filter(EnvFilter::new(filter(config.level)))
             .with_writer(Stderr(bars.clone()))
             .with_target(false);
         let _ = match config.is_json {
@@ -84,6 +76,17 @@ impl Telemetry {
             next: Instant::ORIGIN,
         }
     }
+}
+
+/// What of the log is written. lapin warns of every message that comes back, with its whole body;
+/// what of that matters is a [`Notice`].
+fn filter(level: Level) -> String {
+    let others = match level {
+        Level::TRACE => "warn",
+        _ => "error,lapin=off",
+    };
+    let level = level.as_str().to_lowercase();
+    format!("{others},discogs_extractor={level}")
 }
 
 /// Writes each log line in one piece, with the bars out of the way.
