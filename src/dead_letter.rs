@@ -31,10 +31,14 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// As a line, with its line end. `raw` takes the place of the field of that name.
-    pub fn to_line(mut self, raw: &[u8]) -> Vec<u8> {
-        self.raw = String::from_utf8_lossy(&raw[..raw.len().min(RAW_BYTES_MAX)]).into_owned();
-        let mut line = serde_json::to_vec(&self).expect("a dead letter has no keys but strings");
+    /// The text that is kept of a record's bytes.
+    pub fn raw(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(&bytes[..bytes.len().min(RAW_BYTES_MAX)]).into_owned()
+    }
+
+    /// As a line of the file, with its line end.
+    pub fn to_line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).expect("every key of a dead letter is a string");
         line.push(b'\n');
         line
     }

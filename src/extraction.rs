@@ -328,16 +328,16 @@ enum Drain {
 /// The longest wait without anything to wait for, so that no wait is without a bound.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The dead letter of a record; its bytes come with [`DeadLetter::to_line`].
-fn dead_letter(dump: &Dump, settled: &Settled, reason: String) -> DeadLetter {
-    DeadLetter {
+/// The dead letter of a record whose XML or message is `bytes`.
+fn dead_letter(dump: &Dump, settled: &Settled, reason: String, bytes: &[u8]) -> Box<DeadLetter> {
+    Box::new(DeadLetter {
         kind: dump.kind,
         record: settled.position.ordinal.0,
         xml_start: settled.start.0,
         xml_end: settled.position.xml.0,
         reason,
-        raw: String::new(),
-    }
+        raw: DeadLetter::raw(bytes),
+    })
 }
 
 impl Extraction {
@@ -695,8 +695,8 @@ impl Extraction {
                 }))
             }
             Outcome::Malformed { reason, raw } => {
-                let letter = dead_letter(&current.dump, &settled, reason);
-                settled.dead_letter = Some(letter.to_line(&raw));
+                let letter = dead_letter(&current.dump, &settled, reason, &raw);
+                settled.dead_letter = Some(letter);
                 None
             }
         };
@@ -741,39 +741,37 @@ impl Extraction {
         frontier.messages += u64::from(settled.has_message);
         frontier.repaired += u64::from(settled.repaired);
         self.saves.record_settled();
-        if let Some(line) = settled.dead_letter {
-            self.letter_settled(&line);
+        if let Some(letter) = settled.dead_letter {
+            self.letter_settled(*letter);
         }
     }
 
-    fn letter_settled(&mut self, line: &[u8]) {
+    fn letter_settled(&mut self, letter: DeadLetter) {
         let current = self
             .current
             .as_mut()
             .expect("a record belongs to the present dump");
+        let line = letter.to_line();
         let frontier = &mut current.checkpoint.frontier;
         frontier.dead_letters += 1;
         frontier.dead_letter_bytes += line.len() as u64;
-        let letter: DeadLetter = serde_json::from_slice(line).expect("the line was made by us");
-        let (file, reason) = (current.dump.file_name(), letter.reason);
-        self.saves.add_letter(letter.kind, line);
-        let (count, max) = (frontier.dead_letters, self.options.dead_letters_max);
+        self.saves.add_letter(letter.kind, &line);
+        let (file, max) = (current.dump.file_name(), self.options.dead_letters_max);
+        let is_over = frontier.dead_letters > max;
         self.notices.push_back(Notice::DeadLetter {
             file: file.clone(),
             record: letter.record,
-            reason: reason.clone(),
+            reason: letter.reason.clone(),
         });
-        if count > max {
+        if is_over {
             let letters = self.paths.dead_letters(letter.kind).display().to_string();
-            self.fail(
-                Failure::DeadLetters {
-                    file,
-                    max,
-                    reason,
-                    letters,
-                },
-                Drain::Window,
-            );
+            let failure = Failure::DeadLetters {
+                file,
+                max,
+                reason: letter.reason,
+                letters,
+            };
+            self.fail(failure, Drain::Window);
         }
     }
 
@@ -903,8 +901,7 @@ impl Extraction {
             unreachable!("a record was sent as this tag");
         };
         let reason = format!("the broker refused the message: {why}");
-        let letter = dead_letter(dump, settled, reason);
-        settled.dead_letter = Some(letter.to_line(&message.body));
+        settled.dead_letter = Some(dead_letter(dump, settled, reason, &message.body));
         self.settled_messages += 1;
     }
 

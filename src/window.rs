@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::broker::{Message, Tag};
+use crate::dead_letter::DeadLetter;
 use crate::record::{ByteOffset, Position};
 use crate::time::Instant;
 
@@ -45,8 +46,8 @@ pub struct Settled {
     pub has_message: bool,
     /// Whether bytes that are not UTF-8 were replaced in its message.
     pub repaired: bool,
-    /// Why it was not published, as a line of the dead-letter file.
-    pub dead_letter: Option<Vec<u8>>,
+    /// What is kept of it if it is not published.
+    pub dead_letter: Option<Box<DeadLetter>>,
 }
 
 /// The window.
