@@ -325,8 +325,9 @@ enum Drain {
     Nothing,
 }
 
-/// The longest wait without anything to wait for, so that no wait is without a bound.
-const IDLE: Duration = Duration::from_secs(60);
+/// The longest wait without anything to wait for: no wait is without a bound, and who watches a
+/// run is shown that it is alive.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// The dead letter of a record whose XML or message is `bytes`.
 fn dead_letter(dump: &Dump, settled: &Settled, reason: String, bytes: &[u8]) -> Box<DeadLetter> {
