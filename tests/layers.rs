@@ -1,6 +1,9 @@
 //! Holds the table of layers in `ARCHITECTURE.md` against the `use` lines of `src/`.
 #![expect(clippy::disallowed_methods, reason = "reads the sources")]
-#![expect(clippy::unwrap_used, reason = "a source that is missing fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a source that is missing fails the test"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
