@@ -123,6 +123,17 @@ impl Server {
         self.lock().violations().to_vec()
     }
 
+    /// The identities of the messages that the server refuses for ever.
+    pub fn refused(&self) -> Vec<String> {
+        self.lock().refused()
+    }
+
+    /// How many messages of the process that died last are on the wire: some of them may still
+    /// arrive ([`Fault::InFlight`](crate::faults::Fault::InFlight)).
+    pub fn on_the_wire(&self) -> usize {
+        self.lock().on_the_wire()
+    }
+
     /// Refuses every connection for good from now on, as with wrong credentials.
     pub fn forbid(&self, why: &str) {
         self.lock().forbid(why);

@@ -208,7 +208,7 @@ fn gzip_encoder<W: Write>(out: W) -> GzEncoder<W> {
 }
 
 /// Bytes as one gzip member.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = gzip_encoder(Vec::new());
     let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
     written.expect("memory takes all bytes")

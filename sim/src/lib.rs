@@ -16,3 +16,15 @@ pub mod world;
 
 pub mod broker;
 pub mod disk;
+
+pub mod guarantee;
+pub mod sometimes;
+
+pub mod extractor;
+pub mod program;
+pub mod scenario;
+
+pub mod oracles;
+pub mod scene;
+
+pub mod search;

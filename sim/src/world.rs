@@ -103,6 +103,7 @@ struct Inner {
     clock: VirtualClock,
     faults: Faults,
     life: u32,
+    began: Instant,
     log: Option<Log>,
     state: Mutex<State>,
 }
@@ -157,6 +158,7 @@ impl World {
         Self(Arc::new(Inner {
             process_tape: tape.fork("process"),
             tape,
+            began: clock.now(),
             clock,
             faults,
             life,
@@ -233,6 +235,11 @@ impl World {
     /// The time.
     pub fn now(&self) -> Instant {
         self.0.clock.now()
+    }
+
+    /// How long this life has lasted.
+    pub fn lived(&self) -> Duration {
+        self.now().since(self.0.began)
     }
 
     /// The tape that this life draws from.

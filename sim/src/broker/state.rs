@@ -199,6 +199,19 @@ impl State {
         &self.violations
     }
 
+    pub(super) fn refused(&self) -> Vec<String> {
+        self.refused.iter().cloned().collect()
+    }
+
+    pub(super) fn on_the_wire(&self) -> usize {
+        let happenings = self.happenings.values();
+        happenings
+            .filter(
+                |it| matches!(it, Happening::Arrives(frame) if frame.life == self.connection.life),
+            )
+            .count()
+    }
+
     pub(super) fn forbid(&mut self, why: &str) {
         self.forbidden = Some(why.to_owned());
     }

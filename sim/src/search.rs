@@ -1,0 +1,306 @@
+//! Searches: run a program, crash it, look at what is left, go on from there, and judge everything.
+//!
+//! A search walks from one [`State`] to the next. A state is what lies between two lives: the disk
+//! image that a crash left, the broker, and what the lives so far oblige the next one to. One step
+//! is one life: it is lived, frozen, judged by what it did; then each disk that its crash can leave
+//! is judged by what the program would go on from.
+//!
+//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws.
+
+use std::fmt;
+use std::time::Duration;
+
+use discogs_extractor::dump::Kind;
+
+use crate::broker::Server;
+use crate::disk::{Disk, Image, Model};
+use crate::faults::Fault;
+use crate::guarantee::{Guarantee, Violation};
+use crate::oracles::{self, History};
+use crate::program::{Done, Exit, Life, Program, Record};
+use crate::scenario::{Place, Scenario};
+use crate::scene::Scene;
+use crate::sometimes::{Reached, Sometimes};
+use crate::trace::Trace;
+use crate::world::{Moment, World};
+
+pub mod exhaustive;
+pub mod seeded;
+
+/// What lies between two lives.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The disk.
+    pub image: Image,
+    /// The broker.
+    pub server: Server,
+    /// What the next life is obliged to.
+    pub history: History,
+}
+
+impl State {
+    /// Before the first life.
+    pub fn first(scenario: &Scenario) -> Self {
+        Self {
+            image: scenario.image(),
+            server: Server::new(),
+            history: History::default(),
+        }
+    }
+
+    /// A number by which equal states are known, whatever led to them.
+    fn key(&self) -> u64 {
+        let mut key = Trace::new();
+        let name = |path: &std::path::Path| path.as_os_str().as_encoded_bytes().to_vec();
+        for (path, bytes) in self.image.files() {
+            key.bytes(&name(path));
+            key.bytes(bytes);
+        }
+        self.image.paths().for_each(|path| key.bytes(&name(path)));
+        self.server.with_stored(|stored| {
+            for stored in stored {
+                key.bytes(stored.message.id().as_bytes());
+            }
+        });
+        key.bytes(format!("{:?}", self.history).as_bytes());
+        key.value()
+    }
+}
+
+/// What is searched.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// What is crashed.
+    pub program: &'a dyn Program,
+    /// What it runs on.
+    pub scenario: &'a Scenario,
+}
+
+/// What happens to one life from outside.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fate {
+    crash: Option<(u64, Moment)>,
+    stop_at: Option<u64>,
+}
+
+/// A life that was lived.
+struct Lived {
+    exit: Exit,
+    record: Record,
+    disk: Disk,
+    from: Done,
+    was_saving: bool,
+}
+
+impl<'a> Subject<'a> {
+    fn scene<'b>(&self, image: &'b Image, server: &'b Server) -> Scene<'b>
+    where
+        'a: 'b,
+    {
+        Scene {
+            scenario: self.scenario,
+            image,
+            server,
+        }
+    }
+
+    /// Lives one life in `world`, from `state` on. The state's broker is used up.
+    fn live(&self, world: &World, state: &State, fate: Fate) -> Result<Lived, Violation> {
+        let from = self.done(&state.image)?;
+        let mut life = Life::new(self.scenario, world, &state.image, &state.server, from);
+        life.stop_at = fate.stop_at;
+        if let Some((operation, moment)) = fate.crash {
+            world.crash_at(operation, moment);
+        }
+        if world.life() == 1 {
+            self.scenario
+                .planned
+                .iter()
+                .for_each(|it| life.disk.fail_at(it.clone()));
+        }
+        let exit = life.run(self.program);
+        world.freeze();
+        Ok(Lived {
+            exit,
+            was_saving: life.probe.is_saving(),
+            record: life.probe.record(),
+            disk: life.disk,
+            from,
+        })
+    }
+
+    fn done(&self, image: &Image) -> Result<Done, Violation> {
+        let unreadable = |error| Violation::new(Guarantee::WholeMarker, error);
+        self.program.done(self.scenario, image).map_err(unreadable)
+    }
+
+    /// How a life broke its promises; `state` is where it began.
+    fn judge_life(&self, state: &State, lived: &Lived) -> Vec<Violation> {
+        let scene = self.scene(&state.image, &state.server);
+        oracles::life(
+            &scene,
+            &state.history,
+            lived.from,
+            &lived.record,
+            &lived.exit,
+        )
+    }
+
+    /// How a state breaks the promises that hold between lives.
+    fn judge_state(&self, state: &State, is_complete: bool) -> Vec<Violation> {
+        let scene = self.scene(&state.image, &state.server);
+        let done = match self.done(&state.image) {
+            Ok(done) => done,
+            Err(violation) => return vec![violation],
+        };
+        let mut violations = oracles::image(&scene, &state.history, done);
+        let sight = oracles::sight(&state.history, is_complete);
+        violations.extend(self.program.examine(&scene, sight));
+        if is_complete {
+            violations.extend(oracles::end(&scene, &state.history));
+        }
+        violations
+    }
+
+    /// The points that a state shows, found after `live` was on the disk.
+    fn points(&self, state: &State, live: &Image) -> Reached {
+        let mut reached = Reached::default();
+        if state.image != *live {
+            reached.add(Sometimes::LostBytes);
+        }
+        if self.scenario.place == Place::Spool {
+            let scene = self.scene(&state.image, &state.server);
+            let done = self.done(&state.image).unwrap_or_default();
+            for kind in Kind::ALL {
+                if scene.is_torn(kind) {
+                    reached.add(Sometimes::TornSpool);
+                }
+                let settled = scene.truth(kind).sequence(done.dump(kind).records);
+                if scene.lines(kind).len() as u64 > settled && !done.dump(kind).is_completed {
+                    reached.add(Sometimes::SpoolAhead);
+                }
+            }
+        }
+        reached
+    }
+}
+
+/// The points that a life shows.
+fn points_of(state: &State, lived: &Lived, life: u32) -> Reached {
+    let mut reached = lived.record.reached;
+    let attempts = &lived.record.attempts;
+    let is_repeat = attempts.iter().any(|message| match message.subject {
+        discogs_extractor::broker::Subject::Record(ordinal) => {
+            ordinal.0 <= state.history.submitted[message.route as usize]
+        }
+        _ => false,
+    });
+    let is_all_done = lived.from.dumps.iter().all(|dump| dump.is_completed);
+    let is_failed = |text: &str| matches!(&lived.exit, Exit::Failed(error) if error.contains(text));
+    let crashed = lived.exit == Exit::Crashed;
+    let points = [
+        (is_repeat, Sometimes::Repeat),
+        (
+            is_all_done && !attempts.is_empty() && life > 1,
+            Sometimes::AnnouncedAgain,
+        ),
+        (lived.exit == Exit::Stopped, Sometimes::Stopped),
+        (is_failed(".xml.gz: "), Sometimes::SourceFailed),
+        (
+            is_failed("the state could not be saved"),
+            Sometimes::SaveHopeless,
+        ),
+        (crashed && lived.was_saving, Sometimes::CrashInSave),
+        (
+            crashed && !state.history.has_saved && lived.record.reported.is_none(),
+            Sometimes::CrashBeforeFirstSave,
+        ),
+        (crashed && life > 1, Sometimes::CrashInRecovery),
+    ];
+    for (_, point) in points.into_iter().filter(|(is_reached, _)| *is_reached) {
+        reached.add(point);
+    }
+    reached
+}
+
+/// A broken promise, found.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    /// The arguments of `sim` that repeat it.
+    pub replay: String,
+    /// What happened, for people.
+    pub timeline: String,
+}
+
+/// How many lines of the timeline a failure shows.
+const LINES_SHOWN: usize = 40;
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.timeline.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+        writeln!(f, "the last {} of {} operations:", shown.len(), lines.len())?;
+        shown.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        for violation in &self.violations {
+            writeln!(f, "broken: {violation}")?;
+        }
+        writeln!(
+            f,
+            "repeat with: cargo run --release -p sim -- {}",
+            self.replay
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What a search did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Runs: seeds, or states that were gone on from.
+    pub runs: u64,
+    /// Lives of the process.
+    pub lives: u64,
+    /// Crashes of each model.
+    pub crashes: [u64; Model::ALL.len()],
+    /// Disk images that were judged.
+    pub images: u64,
+    /// Faults that fired, by kind.
+    pub fired: [u64; Fault::ALL.len()],
+    /// Virtual time over all lives.
+    pub time: Duration,
+    /// Points that were reached.
+    pub reached: Reached,
+}
+
+impl Report {
+    fn add_life(&mut self, world: &World) {
+        self.lives += 1;
+        self.time += world.lived();
+    }
+
+    fn add_crash(&mut self, model: Model) {
+        self.crashes[model as usize] += 1;
+    }
+
+    fn add_faults(&mut self, world: &World) {
+        for fault in Fault::ALL {
+            self.fired[fault as usize] += world.fired(fault);
+        }
+    }
+
+    /// Adds what another search did.
+    pub fn merge(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.lives += other.lives;
+        self.images += other.images;
+        self.time += other.time;
+        self.reached.merge(other.reached);
+        let pairs = self.crashes.iter_mut().zip(other.crashes);
+        pairs.for_each(|(own, other)| *own += other);
+        let pairs = self.fired.iter_mut().zip(other.fired);
+        pairs.for_each(|(own, other)| *own += other);
+    }
+}
