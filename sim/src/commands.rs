@@ -1,3 +1,5 @@
 //! The subcommands, one a file.
 
+pub(crate) mod exhaustive;
 pub(crate) mod fixtures;
+pub(crate) mod replay;

@@ -5,7 +5,7 @@
 //! is one life: it is lived, frozen, judged by what it did; then each disk that its crash can leave
 //! is judged by what the program would go on from.
 //!
-//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws.
+//! [`exhaustive`] takes every step there is.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use discogs_extractor::dump::Kind;
 
 use crate::broker::Server;
 use crate::disk::{Disk, Image, Model};
-use crate::faults::Fault;
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::{self, History};
 use crate::program::{Done, Exit, Life, Program, Record};
@@ -25,7 +24,6 @@ use crate::trace::Trace;
 use crate::world::{Moment, World};
 
 pub mod exhaustive;
-pub mod seeded;
 
 /// What lies between two lives.
 #[derive(Clone, Debug)]
@@ -259,7 +257,7 @@ impl std::error::Error for Failure {}
 /// What a search did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Runs: seeds, or states that were gone on from.
+    /// States that were gone on from.
     pub runs: u64,
     /// Lives of the process.
     pub lives: u64,
@@ -267,8 +265,6 @@ pub struct Report {
     pub crashes: [u64; Model::ALL.len()],
     /// Disk images that were judged.
     pub images: u64,
-    /// Faults that fired, by kind.
-    pub fired: [u64; Fault::ALL.len()],
     /// Virtual time over all lives.
     pub time: Duration,
     /// Points that were reached.
@@ -285,12 +281,6 @@ impl Report {
         self.crashes[model as usize] += 1;
     }
 
-    fn add_faults(&mut self, world: &World) {
-        for fault in Fault::ALL {
-            self.fired[fault as usize] += world.fired(fault);
-        }
-    }
-
     /// Adds what another search did.
     pub fn merge(&mut self, other: &Self) {
         self.runs += other.runs;
@@ -299,8 +289,6 @@ impl Report {
         self.time += other.time;
         self.reached.merge(other.reached);
         let pairs = self.crashes.iter_mut().zip(other.crashes);
-        pairs.for_each(|(own, other)| *own += other);
-        let pairs = self.fired.iter_mut().zip(other.fired);
         pairs.for_each(|(own, other)| *own += other);
     }
 }
