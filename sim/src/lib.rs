@@ -15,4 +15,5 @@ pub mod faults;
 pub mod world;
 
 pub mod broker;
+pub mod contract;
 pub mod disk;
