@@ -99,14 +99,16 @@ pub enum Command {
     Connect(Session),
     /// Publish a message; only sent while connected.
     Publish(Tag, Arc<Message>),
-    /// Close the connection, or give up connecting. Always answered by `Disconnected`.
+    /// Close the connection, or give up connecting: what has no answer may get one or not. Answered
+    /// by the one `Disconnected` of the session, so not at all if that was told already. Commands
+    /// that follow wait for it.
     Disconnect,
 }
 
 /// What a broker tells the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Ready to publish.
+    /// Ready to publish; also told, perhaps, if connecting was given up meanwhile.
     Connected(Session),
     /// The broker has taken responsibility for the message.
     Confirmed(Tag),

@@ -108,7 +108,7 @@ pub struct Spool {
     directory: PathBuf,
     options: Options,
     lock: Option<Box<dyn Lock>>,
-    /// The latest session, whether or not it lasts.
+    /// The session that has not ended: its end is told once.
     session: Option<Session>,
     connected: bool,
     commands: VecDeque<Command>,
@@ -255,7 +255,7 @@ impl Spool {
 
     fn end_session(&mut self, why: String, permanent: bool) {
         self.forget();
-        if let Some(session) = self.session {
+        if let Some(session) = self.session.take() {
             let disconnect = Disconnect { why, permanent };
             let event = Event::Disconnected(session, disconnect);
             self.events.push_back(event);

@@ -1,5 +1,5 @@
-//! The RabbitMQ broker against a real RabbitMQ, through the door that the program uses: commands
-//! in, events out.
+//! What is special about the RabbitMQ broker, against a real RabbitMQ, through the door that the
+//! program uses: commands in, events out. `tests/contract` has what holds of every broker.
 //!
 //! `RABBITMQ_TEST_URL` names the RabbitMQ, for example `amqp://guest:guest@localhost:5672`; the
 //! tests create exchanges and queues there and delete them again. `RABBITMQ_TEST_CTL` is the
@@ -11,11 +11,14 @@
     reason = "a step that fails in a test is a failed test"
 )]
 
+#[path = "support/rabbitmq.rs"]
+mod support;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::ops::Deref;
 use std::process;
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use discogs_extractor::broker::{
@@ -28,131 +31,57 @@ use discogs_extractor::rabbitmq::{
 use discogs_extractor::record::Ordinal;
 use discogs_extractor::time::{Clock, SystemClock};
 use futures_util::StreamExt;
-use lapin::options::{
-    BasicConsumeOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
-};
+use lapin::ExchangeKind;
+use lapin::options::{BasicConsumeOptions, ExchangeDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use support::{RealBroker, url, variable};
 
 /// No event within this time is a failure. Never waited for by a test that passes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many messages the tests leave unanswered.
-const WINDOW: usize = 1_000;
-
 /// Limits and alarms concern every connection, so tests that set some run alone.
 static BROKER: RwLock<()> = RwLock::new(());
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "where the RabbitMQ is cannot be known otherwise"
-)]
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        println!("skipped, because {name} is not set");
-    }
-    value
-}
-
-/// The real RabbitMQ, as an administrator and the consumers see it.
-struct RealBroker {
-    url: String,
-    /// Begins the names of all exchanges and queues of this test.
-    prefix: String,
-    runtime: tokio::runtime::Runtime,
-    channel: Channel,
-    _connection: Connection,
+/// The real RabbitMQ, shared with other tests or not.
+struct Real {
+    broker: RealBroker,
     _shared: Option<RwLockReadGuard<'static, ()>>,
     _alone: Option<RwLockWriteGuard<'static, ()>>,
 }
 
-impl RealBroker {
+impl Real {
     /// The RabbitMQ for the test `name`, or `None` if there is none.
     fn shared(name: &str) -> Option<Self> {
-        let url = variable("RABBITMQ_TEST_URL")?;
-        let guard = BROKER.read().unwrap_or_else(|error| error.into_inner());
-        Some(Self::open(url, name, Some(guard), None))
+        let url = url()?;
+        Some(Self {
+            _shared: Some(BROKER.read().unwrap_or_else(|error| error.into_inner())),
+            _alone: None,
+            broker: RealBroker::open(&url, name),
+        })
     }
 
     /// Likewise, with the command for `rabbitmqctl`, while no other test of this file runs.
     fn alone(name: &str) -> Option<(Self, Control)> {
-        let url = variable("RABBITMQ_TEST_URL")?;
+        let url = url()?;
         let control = Control(variable("RABBITMQ_TEST_CTL")?);
-        let guard = BROKER.write().unwrap_or_else(|error| error.into_inner());
-        Some((Self::open(url, name, None, Some(guard)), control))
-    }
-
-    fn open(
-        url: String,
-        name: &str,
-        shared: Option<RwLockReadGuard<'static, ()>>,
-        alone: Option<RwLockWriteGuard<'static, ()>>,
-    ) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let (connection, channel) = runtime.block_on(async {
-            let connection = Connection::connect(&url, ConnectionProperties::default())
-                .await
-                .unwrap();
-            let channel = connection.create_channel().await.unwrap();
-            (connection, channel)
-        });
-        let broker = Self {
-            url,
-            prefix: format!("discogs-extractor-test-{}-{name}", process::id()),
-            runtime,
-            channel,
-            _connection: connection,
-            _shared: shared,
-            _alone: alone,
+        let real = Self {
+            _shared: None,
+            _alone: Some(BROKER.write().unwrap_or_else(|error| error.into_inner())),
+            broker: RealBroker::open(&url, name),
         };
-        broker.clean();
-        broker
+        Some((real, control))
     }
+}
 
-    fn exchange(&self, kind: Kind) -> String {
-        format!("{}-{kind}", self.prefix)
+impl Deref for Real {
+    type Target = RealBroker;
+
+    fn deref(&self) -> &RealBroker {
+        &self.broker
     }
+}
 
-    /// Declares the exchange of `kind` and a classic queue that is bound to it.
-    fn bind(&self, kind: Kind, arguments: &[(&str, AMQPValue)]) {
-        let exchange = self.exchange(kind);
-        self.declare_exchange(kind, ExchangeKind::Fanout);
-        let mut table = FieldTable::default();
-        for (name, value) in arguments {
-            table.insert((*name).into(), value.clone());
-        }
-        let options = QueueDeclareOptions {
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        let (channel, name) = (&self.channel, exchange.as_str());
-        self.runtime.block_on(async {
-            let declared = channel.queue_declare(name.into(), options, table);
-            declared.await.unwrap();
-            let (options, table) = (QueueBindOptions::default(), FieldTable::default());
-            let bound = channel.queue_bind(name.into(), name.into(), "".into(), options, table);
-            bound.await.unwrap();
-        });
-    }
-
-    fn declare_exchange(&self, kind: Kind, exchange_kind: ExchangeKind) {
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let table = FieldTable::default();
-        let name = self.exchange(kind).as_str().into();
-        let declared = self
-            .channel
-            .exchange_declare(name, exchange_kind, options, table);
-        self.runtime.block_on(declared).unwrap();
-    }
-
+impl RealBroker {
     fn delete_exchange(&self, kind: Kind) {
         let name = self.exchange(kind).as_str().into();
         let options = ExchangeDeleteOptions::default();
@@ -179,39 +108,6 @@ impl RealBroker {
             });
             deliveries.collect().await
         })
-    }
-
-    fn clean(&self) {
-        self.runtime.block_on(async {
-            for kind in Kind::ALL {
-                let name = self.exchange(kind);
-                let queue = QueueDeleteOptions::default();
-                let _ = self.channel.queue_delete(name.as_str().into(), queue).await;
-                let exchange = ExchangeDeleteOptions::default();
-                let _ = self
-                    .channel
-                    .exchange_delete(name.as_str().into(), exchange)
-                    .await;
-            }
-        });
-    }
-
-    fn address(&self) -> AmqpAddress {
-        self.url.parse().unwrap()
-    }
-
-    fn config(&self) -> RabbitMqConfig {
-        let mut config = RabbitMqConfig::new(vec![self.address()]);
-        config.topology = Topology::Fanout {
-            prefix: self.prefix.clone(),
-        };
-        config
-    }
-}
-
-impl Drop for RealBroker {
-    fn drop(&mut self) {
-        self.clean();
     }
 }
 
@@ -301,12 +197,6 @@ impl Program {
                 return disconnect;
             }
         }
-    }
-
-    /// No event is left.
-    fn assert_silent(&mut self) {
-        let now = self.clock.now();
-        assert_eq!(self.broker.poll(now), None);
     }
 }
 
@@ -399,54 +289,10 @@ fn a_configuration_that_cannot_work_is_permanent() {
     check_refusal(config, true, &["too long"]);
 }
 
-#[test]
-fn a_waker_ends_a_wait() {
-    let mut program = Program::new(RabbitMqConfig::new(vec![refused_address()]));
-    program.broker.waker().wake();
-    let deadline = program.clock.now() + PATIENCE;
-    assert_eq!(program.broker.poll(deadline), None);
-}
-
-#[test]
-fn messages_are_confirmed_and_arrive_in_order() {
-    let Some(real) = RealBroker::shared("order") else {
-        return;
-    };
-    real.bind(Kind::Labels, &[]);
-    let mut program = Program::connected(real.config());
-    const COUNT: usize = 5_000;
-    let mut confirmed = Vec::new();
-    for sent in 0..COUNT {
-        program.publish(Kind::Labels, 1_000);
-        if sent - confirmed.len() >= WINDOW {
-            confirmed.push(program.event());
-        }
-    }
-    while confirmed.len() < COUNT {
-        confirmed.push(program.event());
-    }
-    confirmed.sort_by_key(|event| match event {
-        Event::Confirmed(tag) => *tag,
-        other => panic!("{other:?}"),
-    });
-    let tags = (1..=COUNT as u64).map(Tag);
-    assert!(tags.map(Event::Confirmed).eq(confirmed));
-
-    let messages = (1..=COUNT as u64).map(|number| message(Kind::Labels, number, 1_000));
-    let expected: Vec<_> = messages
-        .map(|message| (message.id(), message.body))
-        .collect();
-    assert_eq!(real.consume(Kind::Labels, COUNT), expected);
-
-    program.broker.submit(Command::Disconnect);
-    assert_eq!(program.end().why, "closed on request");
-    program.assert_silent();
-}
-
 /// Mixed, because lapin hands the return of one message over with the confirm of another.
 #[test]
 fn an_unroutable_message_is_returned_and_never_confirmed() {
-    let Some(real) = RealBroker::shared("returned") else {
+    let Some(real) = Real::shared("returned") else {
         return;
     };
     real.bind(Kind::Labels, &[]);
@@ -479,7 +325,7 @@ fn an_unroutable_message_is_returned_and_never_confirmed() {
 
 #[test]
 fn a_full_queue_rejects() {
-    let Some(real) = RealBroker::shared("full") else {
+    let Some(real) = Real::shared("full") else {
         return;
     };
     let limits = [
@@ -496,7 +342,7 @@ fn a_full_queue_rejects() {
 
 #[test]
 fn declared_queues_are_bound() {
-    let Some(real) = RealBroker::shared("declared") else {
+    let Some(real) = Real::shared("declared") else {
         return;
     };
     for queue_type in [QueueType::Classic, QueueType::Quorum] {
@@ -516,7 +362,7 @@ fn declared_queues_are_bound() {
 
 #[test]
 fn the_topic_profile_routes_by_kind() {
-    let Some(real) = RealBroker::shared("topic") else {
+    let Some(real) = Real::shared("topic") else {
         return;
     };
     let mut config = real.config();
@@ -536,7 +382,7 @@ fn the_topic_profile_routes_by_kind() {
 
 #[test]
 fn what_needs_an_administrator_is_permanent() {
-    let Some(real) = RealBroker::shared("permanent") else {
+    let Some(real) = Real::shared("permanent") else {
         return;
     };
     let with = |change: &dyn Fn(&mut AmqpAddress)| {
@@ -556,7 +402,7 @@ fn what_needs_an_administrator_is_permanent() {
 
 #[test]
 fn the_next_address_is_tried() {
-    let Some(real) = RealBroker::shared("addresses") else {
+    let Some(real) = Real::shared("addresses") else {
         return;
     };
     let mut config = real.config();
@@ -569,7 +415,7 @@ fn the_next_address_is_tried() {
 
 #[test]
 fn a_deleted_exchange_ends_the_session_and_comes_back() {
-    let Some(real) = RealBroker::shared("deleted") else {
+    let Some(real) = Real::shared("deleted") else {
         return;
     };
     real.bind(Kind::Labels, &[]);
@@ -591,29 +437,8 @@ fn a_deleted_exchange_ends_the_session_and_comes_back() {
 }
 
 #[test]
-fn a_lost_connection_ends_the_session() {
-    let Some(real) = RealBroker::shared("lost") else {
-        return;
-    };
-    real.bind(Kind::Labels, &[]);
-    let proxy = Proxy::new(&real.address());
-    let mut config = real.config();
-    config.addresses[0].host = "127.0.0.1".to_owned();
-    config.addresses[0].port = proxy.port;
-    let mut program = Program::connected(config);
-    for _ in 0..WINDOW {
-        program.publish(Kind::Labels, 1_000);
-    }
-    proxy.cut();
-    let disconnect = program.end();
-    assert!(!disconnect.permanent, "{disconnect:?}");
-    program.assert_silent();
-    program.connect();
-}
-
-#[test]
 fn a_message_above_the_limit_is_refused() {
-    let Some((real, control)) = RealBroker::alone("large") else {
+    let Some((real, control)) = Real::alone("large") else {
         return;
     };
     const LIMIT: usize = 1_000_000;
@@ -641,7 +466,7 @@ fn a_message_above_the_limit_is_refused() {
 
 #[test]
 fn a_blocked_connection_can_be_closed() {
-    let Some((real, control)) = RealBroker::alone("blocked") else {
+    let Some((real, control)) = Real::alone("blocked") else {
         return;
     };
     real.bind(Kind::Labels, &[]);
@@ -668,7 +493,7 @@ fn a_blocked_connection_can_be_closed() {
 
 #[test]
 fn publishing_goes_on_after_an_alarm() {
-    let Some((real, control)) = RealBroker::alone("alarm") else {
+    let Some((real, control)) = Real::alone("alarm") else {
         return;
     };
     real.bind(Kind::Labels, &[]);
@@ -683,54 +508,4 @@ fn publishing_goes_on_after_an_alarm() {
     let mut events = [program.event(), program.event()];
     events.sort_by_key(|event| *event == Event::Unblocked);
     assert_eq!(events, [Event::Confirmed(tag), Event::Unblocked]);
-}
-
-/// A network between the program and the broker that can be cut.
-struct Proxy {
-    port: u16,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn new(target: &AmqpAddress) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let (accepted, target) = (Arc::clone(&streams), (target.host.clone(), target.port));
-        spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let server = TcpStream::connect(target.clone()).unwrap();
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    accepted.lock().unwrap().push(from.try_clone().unwrap());
-                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Both);
-                    });
-                }
-            }
-        });
-        Self { port, streams }
-    }
-
-    /// Cuts every connection; new ones are possible.
-    fn cut(&self) {
-        for stream in self.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proxy(port {})", self.port)
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the network between the program and the broker is on threads of its own"
-)]
-fn spawn(body: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(body);
 }

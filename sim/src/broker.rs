@@ -4,8 +4,9 @@
 //! # Fault model
 //!
 //! *Between submission and arrival.* A message is first in flight. If the link or the process dies,
-//! a prefix of what is in flight may get in all the same (TCP keeps the order and loses a tail),
-//! at once or late, when the next session or the next process is already at work.
+//! or the program closes the connection, a prefix of what is in flight may get in all the same (TCP
+//! keeps the order and loses a tail), at once or late, when the next session or the next process is
+//! already at work.
 //!
 //! *At arrival* the server decides, by the tape, one of: stored and confirmed; stored, and confirmed
 //! late or never although the link is up; nacked, returned or refused, and not stored; dropped
@@ -22,7 +23,9 @@
 //! outlives connections.
 //!
 //! A session ends once and is told once: whoever asks to close a link that has just broken gets the
-//! one `Disconnected`. Closing does not wait for answers; what has none then never gets one.
+//! one `Disconnected`. Closing waits for no answers; what has none then never gets one. Whoever gives
+//! up connecting may hear first that the connection has come about. A `Connect` that does not wait
+//! for the answer to the `Disconnect` before it is done after that answer.
 //!
 //! # Time
 //!
@@ -40,6 +43,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use discogs_extractor::broker::{Broker, Command, Event, Message, Session, Tag, Waker};
+use discogs_extractor::dump::Kind;
 use discogs_extractor::time::Instant;
 
 use crate::broker::state::{Life, State};
@@ -137,6 +141,19 @@ impl Server {
     /// Refuses every connection for good from now on, as with wrong credentials.
     pub fn forbid(&self, why: &str) {
         self.lock().forbid(why);
+    }
+
+    /// Says whether anybody would receive what is published on a route, which is so at first. What
+    /// arrives while nobody does is returned.
+    pub fn set_bound(&self, route: Kind, is_bound: bool) {
+        self.lock().set_bound(route, is_bound);
+    }
+
+    /// Breaks the connection, if there is one, which is noticed at once. What is in flight gets in
+    /// or does not, by the tape.
+    pub fn cut(&self, world: &World) {
+        let tape = world.tape().fork("broker");
+        self.lock().cut(Life { world, tape: &tape });
     }
 
     /// Lets everything happen that is still to happen, without a client: the last late frames are

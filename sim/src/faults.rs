@@ -43,7 +43,8 @@ pub enum Fault {
     Drop,
     /// Broker: the link breaks; what is in flight is lost in both directions.
     LinkLoss,
-    /// Broker: what was in flight when a link or a process died may have arrived all the same.
+    /// Broker: what was in flight when a link or a process died, or a connection was closed, may
+    /// have arrived all the same.
     InFlight,
     /// Broker: ... and may be accepted late, when the next session or process is at work.
     LateFrames,

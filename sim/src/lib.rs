@@ -15,6 +15,7 @@ pub mod faults;
 pub mod world;
 
 pub mod broker;
+pub mod contract;
 pub mod disk;
 
 pub mod guarantee;

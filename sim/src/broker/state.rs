@@ -1,10 +1,11 @@
 //! What the server holds, what is on the wire, and what will happen when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use discogs_extractor::broker::{Command, Disconnect, Event, Message, Session, Tag};
+use discogs_extractor::dump::Kind;
 use discogs_extractor::time::Instant;
 
 use crate::broker::Stored;
@@ -124,6 +125,8 @@ enum View {
 pub(super) struct State {
     stored: Vec<Stored>,
     refused: BTreeSet<String>,
+    /// Routes on which nobody would receive anything.
+    unbound: BTreeSet<Kind>,
     blocked_until: Option<Instant>,
     forbidden: Option<String>,
     happenings: BTreeMap<(Instant, u64), Happening>,
@@ -138,6 +141,8 @@ pub(super) struct State {
 struct Connection {
     life: u32,
     view: View,
+    /// Submitted while a close has no answer yet; done once it has.
+    waiting: VecDeque<Command>,
     /// The session that the server knows to be up.
     up: Option<Session>,
     /// Nothing arrives before this: the wire keeps the order.
@@ -157,6 +162,7 @@ impl Connection {
         Self {
             life,
             view: View::Idle,
+            waiting: VecDeque::new(),
             up: None,
             arrives_from: Instant::ORIGIN,
             answers_from: Instant::ORIGIN,
@@ -173,6 +179,7 @@ impl State {
         Self {
             stored: Vec::new(),
             refused: BTreeSet::new(),
+            unbound: BTreeSet::new(),
             blocked_until: None,
             forbidden: None,
             happenings: BTreeMap::new(),
@@ -214,6 +221,20 @@ impl State {
 
     pub(super) fn forbid(&mut self, why: &str) {
         self.forbidden = Some(why.to_owned());
+    }
+
+    pub(super) fn set_bound(&mut self, route: Kind, is_bound: bool) {
+        if is_bound {
+            self.unbound.remove(&route);
+        } else {
+            self.unbound.insert(route);
+        }
+    }
+
+    pub(super) fn cut(&mut self, life: Life<'_>) {
+        if let Some(session) = self.connection.up {
+            self.lose_link(life, session, life.now() + MILLISECOND);
+        }
     }
 
     /// A new process comes; nothing reaches the old one any more.
@@ -291,8 +312,14 @@ impl State {
         self.violations.push(what);
     }
 
+    /// Adapters take one command after the other: while one closes, the next ones wait. What is
+    /// published then is misuse all the same.
     pub(super) fn submit(&mut self, life: Life<'_>, command: Command) {
+        let is_closing = matches!(self.connection.view, View::Closing(_));
         match command {
+            Command::Connect(_) | Command::Disconnect if is_closing => {
+                self.connection.waiting.push_back(command);
+            }
             Command::Connect(session) => self.connect(life, session),
             Command::Publish(tag, message) => self.publish(life, tag, message),
             Command::Disconnect => self.disconnect(life),
@@ -364,29 +391,31 @@ impl State {
         match self.connection.view {
             // Its answer has been given, or is on its way: there is one for each session.
             View::Idle | View::Closing(_) => {}
-            View::Connecting(session) => {
-                self.untell(session);
-                self.tell_disconnected(life.now() + MILLISECOND, session, "gave up connecting");
-                self.connection.view = View::Closing(session);
-            }
-            View::Connected(session) => {
-                self.connection.view = View::Closing(session);
-                if self.connection.up == Some(session) {
-                    let at = self.close_time(life);
-                    self.schedule(at, Happening::Closes(session));
-                }
-            }
+            View::Connecting(session) => self.give_up(life, session),
+            View::Connected(session) => self.close(life, session),
         }
     }
 
-    /// After everything that was sent; but closing hangs during an alarm, and then an adapter gives
-    /// up what is in flight.
-    fn close_time(&self, life: Life<'_>) -> Instant {
-        let soon = life.now() + MILLISECOND;
-        if self.blocked_until.is_some() {
-            return soon;
+    /// A connection that is being made is made, and closed then: the adapter had nothing to give up
+    /// any more when it was told to. An attempt that has failed, or has no answer, ends here.
+    fn give_up(&mut self, life: Life<'_>, session: Session) {
+        self.connection.view = View::Closing(session);
+        let mut told = life.now() + MILLISECOND;
+        if self.untell(session) == [Event::Connected(session)] {
+            told = life.now() + CONNECT_TAKES;
+            self.tell(told, session, Event::Connected(session));
         }
-        soon.max(self.connection.arrives_from)
+        self.tell_disconnected(told, session, "gave up connecting");
+    }
+
+    /// Closing overtakes what the adapter has not written yet: of what is in flight, a prefix gets in
+    /// or nothing, as with a broken link.
+    fn close(&mut self, life: Life<'_>, session: Session) {
+        self.connection.view = View::Closing(session);
+        if self.connection.up == Some(session) {
+            self.cut_off(life, session);
+            self.schedule(life.now() + MILLISECOND, Happening::Closes(session));
+        }
     }
 
     /// Lets something happen; returns what reaches the program by it.
@@ -422,6 +451,9 @@ impl State {
         if !self.refused.is_empty() && self.refused.contains(&frame.message.id()) {
             return self.refuse(life, &frame);
         }
+        if self.unbound.contains(&frame.message.route) {
+            return self.give_back(life, &frame);
+        }
         match life.world.pick(&AT_ARRIVAL, life.tape, "broker.arrival") {
             None => self.confirm(life, &frame),
             Some(fault) => self.strikes(life, fault, frame),
@@ -439,10 +471,7 @@ impl State {
                     Event::Rejected(tag, "nack by the broker".to_owned()),
                 );
             }
-            Fault::Return => {
-                let why = "no queue is bound for this route".to_owned();
-                self.answer(life, session, Event::Returned(tag, why));
-            }
+            Fault::Return => self.give_back(life, &frame),
             Fault::Refuse => self.refuse(life, &frame),
             Fault::Drop => {}
             Fault::LateConfirm => self.confirm_late(life, &frame),
@@ -482,6 +511,11 @@ impl State {
         self.refused.insert(frame.message.id());
         let why = "the message is larger than the broker takes".to_owned();
         self.answer(life, frame.session, Event::Refused(frame.tag, why));
+    }
+
+    fn give_back(&mut self, life: Life<'_>, frame: &Frame) {
+        let why = "no queue is bound for this route".to_owned();
+        self.answer(life, frame.session, Event::Returned(frame.tag, why));
     }
 
     fn confirm(&mut self, life: Life<'_>, frame: &Frame) {
@@ -532,10 +566,16 @@ impl State {
         }
         let noticed = life.duration("broker.link.noticed", &LOSS_NOTICED);
         let at = life.now() + MILLISECOND + noticed;
-        self.end_session(life, frame.session, at, "connection reset by peer");
+        self.lose_link(life, frame.session, at);
     }
 
-    /// Ends a session: what is on the wire is lost, and the program is told at `told`.
+    /// Breaks the link: what is on the wire is lost, and the program is told at `told`.
+    fn lose_link(&mut self, life: Life<'_>, session: Session, told: Instant) {
+        self.end_session(life, session, told, "connection reset by peer");
+        self.cut_off(life, session);
+    }
+
+    /// Ends a session: answers are lost, and the program is told at `told`.
     fn end_session(&mut self, life: Life<'_>, session: Session, told: Instant, why: &str) {
         life.world
             .note("server.ends", || format!("{session:?}: {why}"));
@@ -554,7 +594,6 @@ impl State {
                 self.tell(told + ANSWERS_LATE, session, answer);
             }
         }
-        self.cut_off(life, session);
     }
 
     /// An alarm: the server does not read until it ends, so everything on the wire waits.
@@ -609,10 +648,7 @@ impl State {
     fn told(&mut self, life: Life<'_>, session: Session, event: Event) -> Option<Event> {
         match &event {
             Event::Connected(_) => self.connected(life, session),
-            Event::Disconnected(..) => {
-                self.connection.view = View::Idle;
-                self.connection.unanswered.clear();
-            }
+            Event::Disconnected(..) => self.disconnected(life),
             Event::Confirmed(tag) => {
                 self.connection.unanswered.remove(tag);
                 self.mark_confirmed(life, *tag);
@@ -625,7 +661,19 @@ impl State {
         Some(event)
     }
 
+    fn disconnected(&mut self, life: Life<'_>) {
+        self.connection.view = View::Idle;
+        self.connection.unanswered.clear();
+        // One of them may begin to close again, and then the rest waits for that.
+        for command in std::mem::take(&mut self.connection.waiting) {
+            self.submit(life, command);
+        }
+    }
+
     fn connected(&mut self, life: Life<'_>, session: Session) {
+        if self.connection.view == View::Closing(session) {
+            return;
+        }
         self.connection.view = View::Connected(session);
         self.connection.up = Some(session);
         self.connection.arrives_from = self.blocked_until.unwrap_or(life.now());
