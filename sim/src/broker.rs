@@ -22,7 +22,8 @@
 //! outlives connections.
 //!
 //! A session ends once and is told once: whoever asks to close a link that has just broken gets the
-//! one `Disconnected`. Closing does not wait for answers; what has none then never gets one.
+//! one `Disconnected`. Closing does not wait for answers; what has none then never gets one. A program
+//! that does not wait for the end of closing, but connects again, cuts it short.
 //!
 //! # Time
 //!

@@ -421,7 +421,7 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn notice(&mut self, _: Instant, notice: &Notice, _: &Extraction) {
         self.life.world.note("notice", || format!("{notice:?}"));
-        if let Some(point) = point(notice) {
+        if let Some(point) = point(notice).filter(|_| !self.life.world.frozen()) {
             self.life.probe.reach(point);
         }
     }

@@ -402,6 +402,9 @@ impl Recorded {
     }
 
     fn told(&mut self, event: &Event) {
+        if let Event::Refused(..) = event {
+            self.probe.reach(Sometimes::Refused);
+        }
         match event {
             Event::Confirmed(tag) | Event::Refused(tag, _) => self.settled(*tag),
             Event::Rejected(tag, _) | Event::Returned(tag, _) => _ = self.sent.remove(tag),
@@ -462,8 +465,11 @@ impl Recorded {
 
 impl Broker for Recorded {
     fn submit(&mut self, command: Command) {
-        if let Command::Publish(tag, message) = &command {
-            self.submitted(*tag, message);
+        match &command {
+            Command::Publish(tag, message) => self.submitted(*tag, message),
+            // What has no answer is given up: one that still comes means nothing to the program.
+            Command::Disconnect => self.sent.clear(),
+            Command::Connect(_) => {}
         }
         self.inner.submit(command);
     }

@@ -235,7 +235,7 @@ pub struct Failure {
 }
 
 /// How many lines of the timeline a failure shows.
-const LINES_SHOWN: usize = 40;
+const LINES_SHOWN: usize = 4000;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

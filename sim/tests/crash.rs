@@ -3,7 +3,7 @@
 use sim::disk::Model;
 use sim::extractor::Extractor;
 use sim::scenario::{Dumps, Place, Scenario};
-use sim::search::{Report, Subject, exhaustive};
+use sim::search::{Report, Subject, exhaustive, seeded};
 
 fn search(place: Place, records: u64, interval: u64, window: usize, depth: usize) -> Report {
     let scenario = Scenario::new(&Dumps::new(records), place, interval, window);
@@ -17,16 +17,28 @@ fn search(place: Place, records: u64, interval: u64, window: usize, depth: usize
 #[test]
 fn every_single_crash_of_a_small_run_is_survived() {
     for place in Place::ALL {
-        let start = std::time::Instant::now();
-        for (records, interval, window, depth) in
-            [(3, 2, 2, 1), (1, 1, 1, 1), (1, 1, 1, 2), (5, 3, 4, 1)]
-        {
-            let start = std::time::Instant::now();
-            let report = search(place, records, interval, window, depth);
-            println!(
-                "{place:?} {records} {depth} {report:?} {:?}",
-                start.elapsed()
-            );
+        search(place, 3, 2, 2, 1);
+        search(place, 5, 3, 4, 1);
+    }
+}
+
+#[test]
+fn two_thousand_seeds_are_survived() {
+    let scenarios = seeded::Scenarios::default();
+    let mut report = Report::default();
+    let mut failures = 0;
+    let only: Option<u64> = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
+    for seed in only.map_or(0..2_000, |s| s..s+1) {
+        match seeded::seed(&Extractor::product(), &scenarios, seed) {
+            Ok(one) => report.merge(&one),
+            Err(failure) => {
+                failures += 1;
+                if failures < 6 {
+                    println!("{failure}");
+                }
+            }
         }
     }
+    println!("{report:?} {:?}", report.reached.missing().collect::<Vec<_>>());
+    assert_eq!(failures, 0);
 }

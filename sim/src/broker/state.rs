@@ -133,6 +133,15 @@ pub(super) struct State {
     connection: Connection,
 }
 
+impl View {
+    fn is_of(self, session: Session) -> bool {
+        match self {
+            Self::Idle => false,
+            Self::Connecting(own) | Self::Connected(own) | Self::Closing(own) => own == session,
+        }
+    }
+}
+
 /// The present process's side. A new one for each life.
 #[derive(Clone)]
 struct Connection {
@@ -300,6 +309,9 @@ impl State {
     }
 
     fn connect(&mut self, life: Life<'_>, session: Session) {
+        if let View::Closing(old) = self.connection.view {
+            self.cut_short(life, old);
+        }
         if self.connection.view != View::Idle {
             let view = self.connection.view;
             return self.violation(format!("connect of {session:?} while {view:?}"));
@@ -311,6 +323,19 @@ impl State {
         if let Some(event) = self.connect_answer(life, session) {
             self.tell(life.now() + CONNECT_TAKES, session, event);
         }
+    }
+
+    /// The program has waited long enough for a session to close, and goes on without. It is told
+    /// before the new one is connected.
+    fn cut_short(&mut self, life: Life<'_>, old: Session) {
+        self.untell(old);
+        if self.connection.up == Some(old) {
+            self.end_session(life, old, life.now(), "closing took too long");
+        } else {
+            self.tell_disconnected(life.now(), old, "closing took too long");
+        }
+        self.connection.view = View::Idle;
+        self.connection.unanswered.clear();
     }
 
     fn connect_answer(&self, life: Life<'_>, session: Session) -> Option<Event> {
@@ -609,6 +634,7 @@ impl State {
     fn told(&mut self, life: Life<'_>, session: Session, event: Event) -> Option<Event> {
         match &event {
             Event::Connected(_) => self.connected(life, session),
+            Event::Disconnected(..) if !self.connection.view.is_of(session) => {}
             Event::Disconnected(..) => {
                 self.connection.view = View::Idle;
                 self.connection.unanswered.clear();
