@@ -342,6 +342,9 @@ impl Marker {
 /// How the name of a dead-letter file ends.
 const DEAD_LETTERS: &str = ".dead_letters.jsonl";
 
+/// What is added to the name of a file that is no state marker, before a number.
+const BROKEN: &str = ".broken-";
+
 /// Where the files of a version's state are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -389,11 +392,18 @@ impl Paths {
     }
 
     fn is_temporary(&self, path: &Path) -> bool {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.starts_with(&self.name()) && name.ends_with(".tmp")
+        self.rest_of(path)
+            .is_some_and(|rest| rest.ends_with(".tmp"))
+    }
+
+    fn is_set_aside(&self, path: &Path) -> bool {
+        self.rest_of(path).is_some_and(|rest| rest.contains(BROKEN))
+    }
+
+    /// What follows the marker's name in the name of a file that belongs to it.
+    fn rest_of<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        let name = path.file_name()?.to_str()?;
+        name.strip_prefix(&self.name())
     }
 }
 
@@ -414,10 +424,9 @@ pub struct Loaded {
 /// # Errors
 /// What the file system said, other than that a file is missing.
 pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
-    for path in fs.list(&paths.directory)? {
-        if paths.is_temporary(&path) {
-            fs.remove(&path)?;
-        }
+    let present = fs.list(&paths.directory)?;
+    for path in present.iter().filter(|path| paths.is_temporary(path)) {
+        fs.remove(path)?;
     }
     let mut warnings = Vec::new();
     for (path, is_previous) in [(paths.marker(), false), (paths.previous(), true)] {
@@ -443,6 +452,11 @@ pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
                 ));
             }
         }
+    }
+    if warnings.is_empty() {
+        // A start that set a marker aside and then failed could not tell, so the next one does.
+        let aside = present.iter().filter(|path| paths.is_set_aside(path));
+        warnings.extend(aside.map(|path| format!("{} is no state marker", path.display())));
     }
     if !warnings.is_empty() {
         warnings
@@ -509,7 +523,7 @@ fn seal(bytes: &[u8], present: &str) -> Option<(usize, String)> {
 
 fn set_aside(fs: &dyn FileSystem, path: &Path) -> io::Result<PathBuf> {
     for number in 1.. {
-        let aside = PathBuf::from(format!("{}.broken-{number}", path.display()));
+        let aside = PathBuf::from(format!("{}{BROKEN}{number}", path.display()));
         if fs.metadata(&aside).is_err() {
             fs.rename(path, &aside)?;
             return Ok(aside);

@@ -308,6 +308,21 @@ mod loading {
         }
     }
 
+    /// A start that fails after it has set the markers aside tells nobody.
+    #[test]
+    fn what_an_earlier_start_set_aside_is_said_until_there_is_a_marker() {
+        let fs = Memory::default();
+        fs.put(&paths().marker(), b"broken");
+        load(&fs);
+        for _ in 0..2 {
+            let warnings = load(&fs).warnings;
+            assert!(warnings[0].contains(".broken-1"), "{warnings:?}");
+            assert!(warnings[1].contains("starts again"), "{warnings:?}");
+        }
+        save(&fs, 1, 5).unwrap();
+        assert_eq!(load(&fs).warnings, Vec::<String>::new());
+    }
+
     #[test]
     fn temporary_files_of_a_dead_process_are_removed_and_only_those() {
         let fs = Memory::default();
