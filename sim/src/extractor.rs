@@ -438,6 +438,9 @@ impl Observer for Watch<'_> {
             extraction.progress(),
             self.life.scenario.options.window_messages,
         );
+        if progress.in_flight == 0 {
+            self.life.probe.gives_up();
+        }
         if progress.in_flight > window {
             let what = format!("{} in flight, the window is {window}", progress.in_flight);
             self.life.probe.violated(Guarantee::BoundedWindow, what);

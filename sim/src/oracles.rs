@@ -15,7 +15,7 @@ use discogs_extractor::broker::{Message, Subject};
 use discogs_extractor::dump::Kind;
 
 use crate::guarantee::{Guarantee, Violation};
-use crate::program::{Done, Exit, Record, Sight};
+use crate::program::{Done, End, Exit, Record, Sight};
 use crate::scene::{Delivery, Scene};
 
 pub mod state;
@@ -35,6 +35,8 @@ pub struct History {
     pub has_lost_saves: bool,
     /// By kind, how many messages the broker had stored when the dump got its present bytes.
     pub since: [usize; Kind::ALL.len()],
+    /// How often a dump was changed.
+    pub changes: u64,
     /// Whether messages were turned down or dropped one by one.
     pub has_turned_down: bool,
 }
@@ -58,11 +60,11 @@ impl History {
         }
     }
 
-    const fn sight(&self, is_complete: bool) -> Sight {
+    const fn sight(&self, end: End) -> Sight {
         Sight {
             has_saved: self.has_saved,
             is_rotten: self.is_rotten,
-            is_complete,
+            end,
         }
     }
 }
@@ -89,8 +91,8 @@ pub fn image(scene: &Scene<'_>, history: &History, done: Done) -> Violations {
 }
 
 /// What the oracles of a program's own files are told.
-pub const fn sight(history: &History, is_complete: bool) -> Sight {
-    history.sight(is_complete)
+pub const fn sight(history: &History, end: End) -> Sight {
+    history.sight(end)
 }
 
 /// Every record up to the checkpoint is in the broker, or is a dead letter that is in this image;
@@ -212,7 +214,8 @@ pub fn never_again(from: Done, record: &Record) -> Option<Violation> {
 }
 
 /// Of what earlier lives submitted, a life submits at most an interval and a window of records
-/// again. Not so after a save has failed, which must not stop processing, or after the disk has
+/// again; once more for each dump that was changed, since that interrupts the dump at hand, and
+/// leaves two to be gone on with. Not so after a save has failed, which must not stop processing, or after the disk has
 /// destroyed one.
 pub fn bounded_repeats(
     scene: &Scene<'_>,
@@ -232,7 +235,8 @@ pub fn bounded_repeats(
                 .max(again[kind as usize]);
         }
     }
-    let (repeats, max) = (again.iter().sum::<u64>(), scene.scenario.repeats_max());
+    let max = scene.scenario.repeats_max() * (1 + history.changes);
+    let repeats: u64 = again.iter().sum();
     let what = || format!("{repeats} records were published again, {max} at most are allowed");
     (repeats > max && !history.has_lost_saves).then(|| broken(Guarantee::BoundedRepeats, what()))
 }

@@ -17,7 +17,7 @@ use crate::disk::{Disk, Image, Model};
 use crate::faults::Fault;
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::{self, History};
-use crate::program::{Done, Exit, Life, Program, Record};
+use crate::program::{Done, End, Exit, Life, Program, Record};
 use crate::scenario::{Place, Scenario};
 use crate::scene::Scene;
 use crate::sometimes::{Reached, Sometimes};
@@ -147,16 +147,16 @@ impl<'a> Subject<'a> {
     }
 
     /// How a state breaks the promises that hold between lives.
-    fn judge_state(&self, state: &State, is_complete: bool) -> Vec<Violation> {
+    fn judge_state(&self, state: &State, end: End) -> Vec<Violation> {
         let scene = self.scene(&state.image, &state.server);
         let done = match self.done(&state.image) {
             Ok(done) => done,
             Err(violation) => return vec![violation],
         };
         let mut violations = oracles::image(&scene, &state.history, done);
-        let sight = oracles::sight(&state.history, is_complete);
+        let sight = oracles::sight(&state.history, end);
         violations.extend(self.program.examine(&scene, sight));
-        if is_complete {
+        if end != End::Open {
             violations.extend(oracles::end(&scene, &state.history));
         }
         violations
@@ -235,7 +235,7 @@ pub struct Failure {
 }
 
 /// How many lines of the timeline a failure shows.
-const LINES_SHOWN: usize = 4000;
+const LINES_SHOWN: usize = 40;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -302,5 +302,36 @@ impl Report {
         pairs.for_each(|(own, other)| *own += other);
         let pairs = self.fired.iter_mut().zip(other.fired);
         pairs.for_each(|(own, other)| *own += other);
+    }
+}
+
+/// A table for people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.time.as_secs_f64() / 3600.0;
+        writeln!(f, "runs {:>12}", self.runs)?;
+        writeln!(
+            f,
+            "lives {:>11}, {hours:.1} hours of virtual time",
+            self.lives
+        )?;
+        writeln!(f, "images {:>10} judged", self.images)?;
+        let crashes = Model::ALL.into_iter().zip(self.crashes);
+        for (model, count) in crashes.filter(|(_, count)| *count > 0) {
+            writeln!(f, "crashes {count:>9} {model:?}")?;
+        }
+        let fired = Fault::ALL.into_iter().zip(self.fired);
+        for (fault, count) in fired.filter(|(_, count)| *count > 0) {
+            writeln!(f, "faults {count:>10} {fault:?}")?;
+        }
+        for point in Sometimes::ALL {
+            let reached = if self.reached.has(point) {
+                "reached"
+            } else {
+                "NEVER"
+            };
+            writeln!(f, "{reached:<8} {}", point.words())?;
+        }
+        Ok(())
     }
 }

@@ -28,7 +28,7 @@ fn two_thousand_seeds_are_survived() {
     let mut report = Report::default();
     let mut failures = 0;
     let only: Option<u64> = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
-    for seed in only.map_or(0..2_000, |s| s..s+1) {
+    for seed in only.map_or(0..40_000, |s| s..s + 1) {
         match seeded::seed(&Extractor::product(), &scenarios, seed) {
             Ok(one) => report.merge(&one),
             Err(failure) => {
@@ -39,6 +39,9 @@ fn two_thousand_seeds_are_survived() {
             }
         }
     }
-    println!("{report:?} {:?}", report.reached.missing().collect::<Vec<_>>());
+    println!(
+        "{report:?} {:?}",
+        report.reached.missing().collect::<Vec<_>>()
+    );
     assert_eq!(failures, 0);
 }

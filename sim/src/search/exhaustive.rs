@@ -19,7 +19,7 @@ use std::str::FromStr;
 use crate::disk::{Image, Model};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
-use crate::program::Exit;
+use crate::program::{End, Exit};
 use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of};
 use crate::tape::Tape;
 use crate::world::{Moment, World};
@@ -195,7 +195,7 @@ pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation
             return (vec![planned("there is no such image")], world.timeline());
         };
         let next = search.after(&state, &lived, image);
-        let violations = subject.judge_state(&next, false);
+        let violations = subject.judge_state(&next, End::Open);
         if !violations.is_empty() {
             return (violations, world.timeline());
         }
@@ -270,7 +270,7 @@ impl Search<'_> {
             return Ok(());
         }
         self.report.reached.merge(self.subject.points(state, live));
-        let violations = self.subject.judge_state(state, false);
+        let violations = self.subject.judge_state(state, End::Open);
         if violations.is_empty() {
             Ok(())
         } else {
@@ -352,7 +352,12 @@ impl Search<'_> {
         for image in lived.disk.images(self.model, IMAGES_MAX).images {
             let next = self.after(state, &lived, image);
             self.report.images += 1;
-            let violations = self.subject.judge_state(&next, true);
+            let end = End::of(
+                &lived.exit,
+                &lived.record,
+                self.subject.scenario.planned.is_empty(),
+            );
+            let violations = self.subject.judge_state(&next, end);
             if !violations.is_empty() {
                 return Err(violations);
             }

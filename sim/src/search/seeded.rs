@@ -21,7 +21,7 @@ use crate::disk::{Disk, Image, Model};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::History;
-use crate::program::{Done, DumpDone, Exit, Program};
+use crate::program::{Done, DumpDone, End, Exit, Program};
 use crate::scenario::{Dumps, Place, Scenario, VARIANTS};
 use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of};
 use crate::sometimes::Sometimes;
@@ -81,7 +81,13 @@ pub fn run(program: &dyn Program, scenarios: &Scenarios, tape: &Tape, is_logged:
         true => World::logged(tape.clone(), faults),
         false => World::new(tape.clone(), faults),
     };
-    world.note("scenario", || format!("{} {:?}", scenario.arguments(), faults.kinds().collect::<Vec<_>>()));
+    world.note("scenario", || {
+        format!(
+            "{} {:?}",
+            scenario.arguments(),
+            faults.kinds().collect::<Vec<_>>()
+        )
+    });
     let mut run = Run {
         subject: Subject {
             program,
@@ -110,7 +116,11 @@ pub fn run(program: &dyn Program, scenarios: &Scenarios, tape: &Tape, is_logged:
 /// # Errors
 ///
 /// The first broken promise.
-pub fn seed(program: &dyn Program, scenarios: &Scenarios, seed: u64) -> Result<Report, Box<Failure>> {
+pub fn seed(
+    program: &dyn Program,
+    scenarios: &Scenarios,
+    seed: u64,
+) -> Result<Report, Box<Failure>> {
     let outcome = run(program, scenarios, &Tape::seeded(seed), false);
     if outcome.violations.is_empty() {
         return Ok(outcome.report);
@@ -162,10 +172,12 @@ impl Run<'_> {
         }
         let image = lived.disk.image(model, &self.tape);
         let live = lived.disk.live();
-        let is_complete = lived.exit == Exit::Complete;
+        let end = End::of(&lived.exit, &lived.record, false);
         self.goes_on(&lived, image);
-        self.report.reached.merge(self.subject.points(&self.state, &live));
-        self.judge(is_complete)
+        self.report
+            .reached
+            .merge(self.subject.points(&self.state, &live));
+        self.judge(end)
     }
 
     /// Without faults, a run ends complete; unless the broker refuses a message that announces an
@@ -183,10 +195,10 @@ impl Run<'_> {
             let what = format!("without faults it ended as {:?} after {took:?}", lived.exit);
             return Err(vec![Violation::new(Guarantee::Ends, what)]);
         }
-        let is_complete = lived.exit == Exit::Complete;
+        let end = End::of(&lived.exit, &lived.record, true);
         for image in lived.disk.images(Model::Full, 64).images {
             self.goes_on(&lived, image);
-            self.judge(is_complete)?;
+            self.judge(end)?;
         }
         Ok(())
     }
@@ -197,13 +209,22 @@ impl Run<'_> {
     }
 
     fn live(&mut self, fate: Fate) -> Result<Lived, Broken> {
-        let lived = self.subject.live(&self.world, &self.state, fate).map_err(|it| vec![it])?;
+        let lived = self
+            .subject
+            .live(&self.world, &self.state, fate)
+            .map_err(|it| vec![it])?;
         self.report.add_life(&self.world);
-        self.report.reached.merge(points_of(&self.state, &lived, self.world.life()));
+        self.report
+            .reached
+            .merge(points_of(&self.state, &lived, self.world.life()));
         self.note_life(&lived);
         let mut violations = self.subject.judge_life(&self.state, &lived);
         violations.extend(self.told_damage(&lived));
-        if violations.is_empty() { Ok(lived) } else { Err(violations) }
+        if violations.is_empty() {
+            Ok(lived)
+        } else {
+            Err(violations)
+        }
     }
 
     fn note_life(&self, lived: &Lived) {
@@ -222,17 +243,29 @@ impl Run<'_> {
         }
         let is_silent = has_begun && !is_told && !lived.from.covers(&forgiven);
         is_silent.then(|| {
-            let what = format!("{forgiven:?} was reported, it went on from {:?} silently", lived.from);
+            let what = format!(
+                "{forgiven:?} was reported, it went on from {:?} silently",
+                lived.from
+            );
             Violation::new(Guarantee::ToldDamage, what)
         })
     }
 
     /// An error has a cause that fired in this life, and is told.
-    fn fails_for_a_reason(&self, lived: &Lived, before: [u64; Fault::ALL.len()]) -> Result<(), Broken> {
+    fn fails_for_a_reason(
+        &self,
+        lived: &Lived,
+        before: [u64; Fault::ALL.len()],
+    ) -> Result<(), Broken> {
         let Exit::Failed(error) = &lived.exit else {
             return Ok(());
         };
-        const CAUSES: [Fault; 4] = [Fault::ReadError, Fault::WriteError, Fault::NoSpace, Fault::SyncError];
+        const CAUSES: [Fault; 4] = [
+            Fault::ReadError,
+            Fault::WriteError,
+            Fault::NoSpace,
+            Fault::SyncError,
+        ];
         let fired = |&fault: &Fault| self.world.fired(fault) > before[fault as usize];
         let has_cause = CAUSES.iter().any(fired) || self.refuses_an_end();
         if error.is_empty() || !has_cause {
@@ -251,10 +284,14 @@ impl Run<'_> {
         self.state.history.has_turned_down |= has_fired;
     }
 
-    fn judge(&mut self, is_complete: bool) -> Result<(), Broken> {
+    fn judge(&mut self, end: End) -> Result<(), Broken> {
         self.report.images += 1;
-        let violations = self.subject.judge_state(&self.state, is_complete);
-        if violations.is_empty() { Ok(()) } else { Err(violations) }
+        let violations = self.subject.judge_state(&self.state, end);
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(violations)
+        }
     }
 
     /// Whether and when the life crashes, and whether somebody wants it to stop.
@@ -265,7 +302,12 @@ impl Run<'_> {
         let crashes = self.tape.choose_weighted("search.crashes", &[1, 4]) == 1;
         let stops = self.tape.choose_weighted("search.stops", &[5, 1]) == 1;
         Fate {
-            crash: crashes.then(|| (at("search.crash_at"), moment(self.tape.choose("search.moment", 2)))),
+            crash: crashes.then(|| {
+                (
+                    at("search.crash_at"),
+                    moment(self.tape.choose("search.moment", 2)),
+                )
+            }),
             stop_at: stops.then(|| at("search.stop_at")),
         }
     }
@@ -299,12 +341,15 @@ impl Run<'_> {
         let reported = self.state.history.reported;
         self.forget_marker()?;
         self.forgiven = Some(reported);
-        self.judge(false)
+        self.judge(End::Open)
     }
 
     /// What is on the disk now is what the next life is obliged to.
     fn forget_marker(&mut self) -> Result<(), Broken> {
-        let done = self.subject.done(&self.state.image).map_err(|it| vec![it])?;
+        let done = self
+            .subject
+            .done(&self.state.image)
+            .map_err(|it| vec![it])?;
         let history = &mut self.state.history;
         history.is_rotten = true;
         history.has_saved = false;
@@ -316,10 +361,19 @@ impl Run<'_> {
     /// Everything that the old dump still has on the wire gets in first, so that what comes after
     /// is of the new one.
     fn change_dump(&mut self) -> Result<(), Broken> {
-        let kind = Kind::ALL[self.tape.choose("search.change.kind", Kind::ALL.len() as u32) as usize];
+        let kind = Kind::ALL[self
+            .tape
+            .choose("search.change.kind", Kind::ALL.len() as u32)
+            as usize];
         let scenario = self.subject.scenario;
-        let variant = (scenario.variant(&self.state.image, kind) + 1) % VARIANTS;
-        self.world.note("dump.changes", || format!("{kind} is variant {variant} now"));
+        let variant = scenario.variant(&self.state.image, kind) + 1;
+        if variant == VARIANTS {
+            // Not back: what was saved of it holds again, if no life in between has noticed.
+            return Ok(());
+        }
+        self.world.note("dump.changes", || {
+            format!("{kind} is variant {variant} now")
+        });
         self.state.server.settle(&self.world);
         let image = std::mem::take(&mut self.state.image);
         self.state.image = scenario.with_dump(image, kind, variant);
@@ -329,7 +383,7 @@ impl Run<'_> {
             self.report.reached.add(Sometimes::ChangedDump);
         }
         forget_dump(history, kind, stored);
-        self.judge(false)
+        self.judge(End::Open)
     }
 }
 
@@ -340,4 +394,5 @@ fn forget_dump(history: &mut History, kind: Kind, stored: usize) {
     history.reported.is_announced = false;
     history.submitted[index] = 0;
     history.since[index] = stored;
+    history.changes += 1;
 }
