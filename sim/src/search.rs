@@ -48,15 +48,9 @@ impl State {
         }
     }
 
-    /// A number by which equal states are known, whatever led to them.
-    fn key(&self) -> u64 {
+    /// The part of the key that all images of one crash have in common.
+    fn key_besides_disk(&self) -> u64 {
         let mut key = Trace::new();
-        let name = |path: &std::path::Path| path.as_os_str().as_encoded_bytes().to_vec();
-        for (path, bytes) in self.image.files() {
-            key.bytes(&name(path));
-            key.bytes(bytes);
-        }
-        self.image.paths().for_each(|path| key.bytes(&name(path)));
         self.server.with_stored(|stored| {
             for stored in stored {
                 key.bytes(stored.message.id().as_bytes());
@@ -65,6 +59,19 @@ impl State {
         key.bytes(format!("{:?}", self.history).as_bytes());
         key.value()
     }
+}
+
+/// The key of a state with this disk.
+fn combined(key_besides_disk: u64, image: &Image) -> u64 {
+    let mut key = Trace::new();
+    key.number(key_besides_disk);
+    for path in image.paths() {
+        key.bytes(path.as_os_str().as_encoded_bytes());
+    }
+    for (_, bytes) in image.files() {
+        key.bytes(bytes);
+    }
+    key.value()
 }
 
 /// What is searched.
