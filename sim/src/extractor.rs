@@ -13,6 +13,7 @@
 //! and judged lies outside of the seams: the broker is watched behind them, saves before them.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,8 +82,8 @@ impl Default for Seams {
     }
 }
 
-impl std::fmt::Debug for Seams {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Seams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seams")
     }
 }

@@ -11,11 +11,15 @@
 //! [`History`] of the lives so far, never what the program says of itself. Where a documented
 //! contract allows an exception, the oracle's documentation says which, and why.
 
+use std::sync::Arc;
+
 use discogs_extractor::broker::{Message, Subject};
 use discogs_extractor::dump::Kind;
 
+use crate::broker::Stored;
 use crate::guarantee::{Guarantee, Violation};
 use crate::program::{Done, End, Exit, Record, Sight};
+use crate::scenario::Place;
 use crate::scene::{Delivery, Scene};
 
 pub mod state;
@@ -177,7 +181,7 @@ pub fn life(
 /// attempts have the same. The ends of dumps and versions have the time in them, and are the same
 /// in identity and sequence only.
 pub fn stable_identity(scene: &Scene<'_>, record: &Record) -> Option<Violation> {
-    let differs = |message: &&std::sync::Arc<Message>| {
+    let differs = |message: &&Arc<Message>| {
         let truth = scene.truth(message.route);
         match message.subject {
             Subject::Record(ordinal) => {
@@ -198,7 +202,7 @@ pub fn stable_identity(scene: &Scene<'_>, record: &Record) -> Option<Violation> 
 /// No record at or before the checkpoint that a life went on from is published in it, nor the end
 /// of a dump that was completed by then, nor anything if the version was announced.
 pub fn never_again(from: Done, record: &Record) -> Option<Violation> {
-    let again = |message: &&std::sync::Arc<Message>| {
+    let again = |message: &&Arc<Message>| {
         let done = from.dump(message.route);
         match message.subject {
             Subject::Record(ordinal) => done.is_completed || ordinal.0 <= done.records,
@@ -275,8 +279,8 @@ pub fn end(scene: &Scene<'_>, history: &History) -> Violations {
         violations.extend(nothing_invented(kind, &held));
         violations.extend(true_ends(scene, kind, &held));
         match scene.scenario.place {
-            crate::scenario::Place::Spool => violations.extend(exactly_once(scene, kind, &held)),
-            crate::scenario::Place::RabbitMq => {
+            Place::Spool => violations.extend(exactly_once(scene, kind, &held)),
+            Place::RabbitMq => {
                 violations.extend(in_order(scene, history, kind));
                 violations.extend(ends_last(scene, history, kind));
             }
@@ -400,9 +404,8 @@ pub fn ends_last(scene: &Scene<'_>, history: &History, kind: Kind) -> Option<Vio
             .iter()
             .position(|it| it.message.subject == Subject::ExtractionComplete)?;
         let before = &stored[history.since[kind as usize]..from + announced];
-        let is_end = |it: &crate::broker::Stored| {
-            it.message.route == kind && it.message.subject == Subject::FileComplete
-        };
+        let is_end =
+            |it: &Stored| it.message.route == kind && it.message.subject == Subject::FileComplete;
         (!before.iter().any(is_end)).then_some(())
     });
     is_early.map(|()| {

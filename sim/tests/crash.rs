@@ -71,6 +71,10 @@ fn a_seed_and_its_recording_are_the_same_run() {
         let first = hash(&tape, false);
         assert_eq!(hash(&Tape::seeded(seed), true), first, "seed {seed} again");
         let recorded = Tape::recorded(tape.recording());
-        assert_eq!(hash(&recorded, false), first, "the recording of seed {seed}");
+        assert_eq!(
+            hash(&recorded, false),
+            first,
+            "the recording of seed {seed}"
+        );
     }
 }

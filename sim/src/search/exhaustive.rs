@@ -209,7 +209,7 @@ pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation
         };
     }
     let (world, state) = branch.begin(true);
-    let ended = search.to_the_end(&world, &state);
+    let ended = search.finish(&world, &state);
     (ended.err().unwrap_or_default(), world.timeline())
 }
 
@@ -222,7 +222,7 @@ impl Search<'_> {
     fn explore(&mut self, branch: &Branch, depth: usize) -> Result<(), Vec<Violation>> {
         self.report.runs += 1;
         let (world, state) = branch.begin(false);
-        let operations = self.to_the_end(&world, &state)?;
+        let operations = self.finish(&world, &state)?;
         if depth == 0 {
             return Ok(());
         }
@@ -348,7 +348,7 @@ impl Search<'_> {
 
     /// Lives a life to its end, which must be complete on every disk that a crash then leaves. How
     /// many operations it had.
-    fn to_the_end(&mut self, world: &World, state: &State) -> Result<u64, Vec<Violation>> {
+    fn finish(&mut self, world: &World, state: &State) -> Result<u64, Vec<Violation>> {
         let lived = self.live(world, state, Fate::default())?;
         if let Some(unfired) = lived.disk.unfired().first() {
             return Err(vec![planned(&format!("{unfired:?} did not happen"))]);

@@ -15,6 +15,8 @@
 //! the previous generation or to the start, if the user is warned; it must never be ahead. When a dump
 //! has other bytes than before, what was done of it counts no more.
 
+use std::time::Duration;
+
 use discogs_extractor::dump::Kind;
 
 use crate::disk::{Disk, Image, Model};
@@ -29,7 +31,7 @@ use crate::tape::Tape;
 use crate::world::{Moment, World};
 
 /// The longest that a life without faults may take. An alarm of five minutes may still be on.
-const LIVENESS_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 60);
+const LIVENESS_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// The scenarios that seeds draw from; the dumps are made once.
 #[derive(Debug)]
