@@ -10,7 +10,7 @@
 //! **Save.** One file-system operation at a time, so that a crash can fall between any two:
 //!
 //! ```text
-//! dead letters   measure → open → cut to what is saved → write → sync
+//! dead letters   measure → open → cut to what is saved → write → sync → sync the directory if new
 //! new marker     create a temporary file of a new name → write → sync
 //! previous       remove → link the present marker there
 //! switch         rename the temporary file over the marker → sync the directory
@@ -20,8 +20,9 @@
 //! rename over it: people and scripts poll it. The sync comes before the rename, because a name
 //! may become durable before the bytes it names. The directory is synced last: only then does
 //! the save survive. The dead letters come first, because a checkpoint behind a skipped record
-//! says that the record was kept. The previous generation is a link and not a copy: it costs no
-//! bytes and no sync.
+//! says that the record was kept; the name of their file too, since there are file systems on
+//! which names become durable in any order. The previous generation is a link and not a copy: it
+//! costs no bytes and no sync.
 //!
 //! Dead letters that were synced stay, also if a later step fails: the marker may have been
 //! switched by a save whose last sync failed, and then counts them. Cutting them off to write
@@ -588,7 +589,8 @@ enum Step {
     OpenDeadLetters(DeadLetters, Fit),
     CutDeadLetters(Box<dyn FileWrite>, DeadLetters),
     WriteDeadLetters(Box<dyn FileWrite>, DeadLetters, usize),
-    SyncDeadLetters(Box<dyn FileWrite>, PathBuf),
+    SyncDeadLetters(Box<dyn FileWrite>, DeadLetters),
+    SyncNewName(PathBuf),
     Create,
     Write(Box<dyn FileWrite>, usize),
     Sync(Box<dyn FileWrite>),
@@ -691,12 +693,20 @@ impl Save {
                 let wrote = write(&mut *file, &letters.lines[written..]);
                 let written = written + wrote.map_err(failed("write", &letters.path))?;
                 Ok(match written == letters.lines.len() {
-                    true => Step::SyncDeadLetters(file, letters.path),
+                    true => Step::SyncDeadLetters(file, letters),
                     false => Step::WriteDeadLetters(file, letters, written),
                 })
             }
-            Step::SyncDeadLetters(mut file, path) => {
-                file.sync().map_err(failed("sync", &path))?;
+            Step::SyncDeadLetters(mut file, letters) => {
+                file.sync().map_err(failed("sync", &letters.path))?;
+                Ok(match letters.saved_bytes {
+                    0 => Step::SyncNewName(letters.path),
+                    _ => self.next_dead_letters(),
+                })
+            }
+            Step::SyncNewName(path) => {
+                let synced = fs.sync_dir(&self.paths.directory);
+                synced.map_err(failed("sync the directory of", &path))?;
                 Ok(self.next_dead_letters())
             }
             Step::Create => {
