@@ -10,12 +10,23 @@ use sim::tape::Tape;
 
 /// The product, crashed everywhere in a run of so many records of each dump.
 fn search(place: Place, records: u64, interval: u64, window: usize, depth: usize) -> Report {
+    search_on(Model::Full, place, records, interval, window, depth)
+}
+
+fn search_on(
+    model: Model,
+    place: Place,
+    records: u64,
+    interval: u64,
+    window: usize,
+    depth: usize,
+) -> Report {
     let scenario = Scenario::new(&Dumps::new(records), place, interval, window);
     let subject = Subject {
         program: &Extractor::product(),
         scenario: &scenario,
     };
-    let report = exhaustive::search(subject, Model::Full, depth);
+    let report = exhaustive::search(subject, model, depth);
     report.unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -34,6 +45,16 @@ fn every_single_crash_is_survived_with_rabbitmq() {
 #[test]
 fn every_single_crash_is_survived_with_the_spool() {
     single_crashes(Place::Spool);
+}
+
+/// Torn pages, and file systems on which names become durable in any order.
+#[test]
+fn worse_disks_are_survived() {
+    for place in Place::ALL {
+        for model in [Model::Torn, Model::Unordered] {
+            search_on(model, place, 3, 2, 2, 1);
+        }
+    }
 }
 
 #[test]
