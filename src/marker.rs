@@ -10,7 +10,7 @@
 //! **Save.** One file-system operation at a time, so that a crash can fall between any two:
 //!
 //! ```text
-//! dead letters   measure → open → cut to what is saved → write → sync
+//! dead letters   measure → open → cut to what is saved → write → sync → sync the directory if new
 //! new marker     create a temporary file of a new name → write → sync
 //! previous       remove → link the present marker there
 //! switch         rename the temporary file over the marker → sync the directory
@@ -20,8 +20,9 @@
 //! rename over it: people and scripts poll it. The sync comes before the rename, because a name
 //! may become durable before the bytes it names. The directory is synced last: only then does
 //! the save survive. The dead letters come first, because a checkpoint behind a skipped record
-//! says that the record was kept. The previous generation is a link and not a copy: it costs no
-//! bytes and no sync.
+//! says that the record was kept; the name of their file too, since there are file systems on
+//! which names become durable in any order. The previous generation is a link and not a copy: it
+//! costs no bytes and no sync.
 //!
 //! Dead letters that were synced stay, also if a later step fails: the marker may have been
 //! switched by a save whose last sync failed, and then counts them. Cutting them off to write
@@ -342,6 +343,9 @@ impl Marker {
 /// How the name of a dead-letter file ends.
 const DEAD_LETTERS: &str = ".dead_letters.jsonl";
 
+/// What is added to the name of a file that is no state marker, before a number.
+const BROKEN: &str = ".broken-";
+
 /// Where the files of a version's state are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -389,11 +393,18 @@ impl Paths {
     }
 
     fn is_temporary(&self, path: &Path) -> bool {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.starts_with(&self.name()) && name.ends_with(".tmp")
+        self.rest_of(path)
+            .is_some_and(|rest| rest.ends_with(".tmp"))
+    }
+
+    fn is_set_aside(&self, path: &Path) -> bool {
+        self.rest_of(path).is_some_and(|rest| rest.contains(BROKEN))
+    }
+
+    /// What follows the marker's name in the name of a file that belongs to it.
+    fn rest_of<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        let name = path.file_name()?.to_str()?;
+        name.strip_prefix(&self.name())
     }
 }
 
@@ -414,10 +425,9 @@ pub struct Loaded {
 /// # Errors
 /// What the file system said, other than that a file is missing.
 pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
-    for path in fs.list(&paths.directory)? {
-        if paths.is_temporary(&path) {
-            fs.remove(&path)?;
-        }
+    let present = fs.list(&paths.directory)?;
+    for path in present.iter().filter(|path| paths.is_temporary(path)) {
+        fs.remove(path)?;
     }
     let mut warnings = Vec::new();
     for (path, is_previous) in [(paths.marker(), false), (paths.previous(), true)] {
@@ -443,6 +453,11 @@ pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
                 ));
             }
         }
+    }
+    if warnings.is_empty() {
+        // A start that set a marker aside and then failed could not tell, so the next one does.
+        let aside = present.iter().filter(|path| paths.is_set_aside(path));
+        warnings.extend(aside.map(|path| format!("{} is no state marker", path.display())));
     }
     if !warnings.is_empty() {
         warnings
@@ -509,7 +524,7 @@ fn seal(bytes: &[u8], present: &str) -> Option<(usize, String)> {
 
 fn set_aside(fs: &dyn FileSystem, path: &Path) -> io::Result<PathBuf> {
     for number in 1.. {
-        let aside = PathBuf::from(format!("{}.broken-{number}", path.display()));
+        let aside = PathBuf::from(format!("{}{BROKEN}{number}", path.display()));
         if fs.metadata(&aside).is_err() {
             fs.rename(path, &aside)?;
             return Ok(aside);
@@ -574,7 +589,8 @@ enum Step {
     OpenDeadLetters(DeadLetters, Fit),
     CutDeadLetters(Box<dyn FileWrite>, DeadLetters),
     WriteDeadLetters(Box<dyn FileWrite>, DeadLetters, usize),
-    SyncDeadLetters(Box<dyn FileWrite>, PathBuf),
+    SyncDeadLetters(Box<dyn FileWrite>, DeadLetters),
+    SyncNewName(PathBuf),
     Create,
     Write(Box<dyn FileWrite>, usize),
     Sync(Box<dyn FileWrite>),
@@ -677,12 +693,20 @@ impl Save {
                 let wrote = write(&mut *file, &letters.lines[written..]);
                 let written = written + wrote.map_err(failed("write", &letters.path))?;
                 Ok(match written == letters.lines.len() {
-                    true => Step::SyncDeadLetters(file, letters.path),
+                    true => Step::SyncDeadLetters(file, letters),
                     false => Step::WriteDeadLetters(file, letters, written),
                 })
             }
-            Step::SyncDeadLetters(mut file, path) => {
-                file.sync().map_err(failed("sync", &path))?;
+            Step::SyncDeadLetters(mut file, letters) => {
+                file.sync().map_err(failed("sync", &letters.path))?;
+                Ok(match letters.saved_bytes {
+                    0 => Step::SyncNewName(letters.path),
+                    _ => self.next_dead_letters(),
+                })
+            }
+            Step::SyncNewName(path) => {
+                let synced = fs.sync_dir(&self.paths.directory);
+                synced.map_err(failed("sync the directory of", &path))?;
                 Ok(self.next_dead_letters())
             }
             Step::Create => {

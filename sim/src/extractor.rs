@@ -13,6 +13,7 @@
 //! and judged lies outside of the seams: the broker is watched behind them, saves before them.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,8 +82,8 @@ impl Default for Seams {
     }
 }
 
-impl std::fmt::Debug for Seams {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Seams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seams")
     }
 }
@@ -421,7 +422,7 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn notice(&mut self, _: Instant, notice: &Notice, _: &Extraction) {
         self.life.world.note("notice", || format!("{notice:?}"));
-        if let Some(point) = point(notice) {
+        if let Some(point) = point(notice).filter(|_| !self.life.world.frozen()) {
             self.life.probe.reach(point);
         }
     }
@@ -438,6 +439,9 @@ impl Observer for Watch<'_> {
             extraction.progress(),
             self.life.scenario.options.window_messages,
         );
+        if progress.in_flight == 0 {
+            self.life.probe.gives_up();
+        }
         if progress.in_flight > window {
             let what = format!("{} in flight, the window is {window}", progress.in_flight);
             self.life.probe.violated(Guarantee::BoundedWindow, what);

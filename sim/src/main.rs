@@ -16,15 +16,18 @@ struct Arguments {
 enum Command {
     /// Generate dumps with the messages that must come of them
     Fixtures(commands::fixtures::Arguments),
-    /// Crash the extractor at every operation, and judge everything that is left
+    /// Run many seeds: long runs with swarms of faults
+    Explore(commands::explore::Arguments),
+    /// Crash one small run everywhere
     Exhaustive(commands::exhaustive::Arguments),
-    /// Repeat one case of an exhaustive search, with its timeline
+    /// Repeat one run and show its timeline
     Replay(commands::replay::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Fixtures(arguments) => commands::fixtures::run(&arguments),
+        Command::Explore(arguments) => commands::explore::run(&arguments),
         Command::Exhaustive(arguments) => commands::exhaustive::run(&arguments),
         Command::Replay(arguments) => commands::replay::run(&arguments),
     }

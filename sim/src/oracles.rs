@@ -11,11 +11,15 @@
 //! [`History`] of the lives so far, never what the program says of itself. Where a documented
 //! contract allows an exception, the oracle's documentation says which, and why.
 
+use std::sync::Arc;
+
 use discogs_extractor::broker::{Message, Subject};
 use discogs_extractor::dump::Kind;
 
+use crate::broker::Stored;
 use crate::guarantee::{Guarantee, Violation};
-use crate::program::{Done, Exit, Record, Sight};
+use crate::program::{Done, End, Exit, Record, Sight};
+use crate::scenario::Place;
 use crate::scene::{Delivery, Scene};
 
 pub mod state;
@@ -35,6 +39,8 @@ pub struct History {
     pub has_lost_saves: bool,
     /// By kind, how many messages the broker had stored when the dump got its present bytes.
     pub since: [usize; Kind::ALL.len()],
+    /// How often a dump was changed.
+    pub changes: u64,
     /// Whether messages were turned down or dropped one by one.
     pub has_turned_down: bool,
 }
@@ -58,11 +64,11 @@ impl History {
         }
     }
 
-    const fn sight(&self, is_complete: bool) -> Sight {
+    const fn sight(&self, end: End) -> Sight {
         Sight {
             has_saved: self.has_saved,
             is_rotten: self.is_rotten,
-            is_complete,
+            end,
         }
     }
 }
@@ -89,8 +95,8 @@ pub fn image(scene: &Scene<'_>, history: &History, done: Done) -> Violations {
 }
 
 /// What the oracles of a program's own files are told.
-pub const fn sight(history: &History, is_complete: bool) -> Sight {
-    history.sight(is_complete)
+pub const fn sight(history: &History, end: End) -> Sight {
+    history.sight(end)
 }
 
 /// Every record up to the checkpoint is in the broker, or is a dead letter that is in this image;
@@ -175,7 +181,7 @@ pub fn life(
 /// attempts have the same. The ends of dumps and versions have the time in them, and are the same
 /// in identity and sequence only.
 pub fn stable_identity(scene: &Scene<'_>, record: &Record) -> Option<Violation> {
-    let differs = |message: &&std::sync::Arc<Message>| {
+    let differs = |message: &&Arc<Message>| {
         let truth = scene.truth(message.route);
         match message.subject {
             Subject::Record(ordinal) => {
@@ -196,7 +202,7 @@ pub fn stable_identity(scene: &Scene<'_>, record: &Record) -> Option<Violation> 
 /// No record at or before the checkpoint that a life went on from is published in it, nor the end
 /// of a dump that was completed by then, nor anything if the version was announced.
 pub fn never_again(from: Done, record: &Record) -> Option<Violation> {
-    let again = |message: &&std::sync::Arc<Message>| {
+    let again = |message: &&Arc<Message>| {
         let done = from.dump(message.route);
         match message.subject {
             Subject::Record(ordinal) => done.is_completed || ordinal.0 <= done.records,
@@ -212,7 +218,8 @@ pub fn never_again(from: Done, record: &Record) -> Option<Violation> {
 }
 
 /// Of what earlier lives submitted, a life submits at most an interval and a window of records
-/// again. Not so after a save has failed, which must not stop processing, or after the disk has
+/// again; once more for each dump that was changed, since that interrupts the dump at hand, and
+/// leaves two to be gone on with. Not so after a save has failed, which must not stop processing, or after the disk has
 /// destroyed one.
 pub fn bounded_repeats(
     scene: &Scene<'_>,
@@ -232,7 +239,8 @@ pub fn bounded_repeats(
                 .max(again[kind as usize]);
         }
     }
-    let (repeats, max) = (again.iter().sum::<u64>(), scene.scenario.repeats_max());
+    let max = scene.scenario.repeats_max() * (1 + history.changes);
+    let repeats: u64 = again.iter().sum();
     let what = || format!("{repeats} records were published again, {max} at most are allowed");
     (repeats > max && !history.has_lost_saves).then(|| broken(Guarantee::BoundedRepeats, what()))
 }
@@ -271,8 +279,8 @@ pub fn end(scene: &Scene<'_>, history: &History) -> Violations {
         violations.extend(nothing_invented(kind, &held));
         violations.extend(true_ends(scene, kind, &held));
         match scene.scenario.place {
-            crate::scenario::Place::Spool => violations.extend(exactly_once(scene, kind, &held)),
-            crate::scenario::Place::RabbitMq => {
+            Place::Spool => violations.extend(exactly_once(scene, kind, &held)),
+            Place::RabbitMq => {
                 violations.extend(in_order(scene, history, kind));
                 violations.extend(ends_last(scene, history, kind));
             }
@@ -396,9 +404,8 @@ pub fn ends_last(scene: &Scene<'_>, history: &History, kind: Kind) -> Option<Vio
             .iter()
             .position(|it| it.message.subject == Subject::ExtractionComplete)?;
         let before = &stored[history.since[kind as usize]..from + announced];
-        let is_end = |it: &crate::broker::Stored| {
-            it.message.route == kind && it.message.subject == Subject::FileComplete
-        };
+        let is_end =
+            |it: &Stored| it.message.route == kind && it.message.subject == Subject::FileComplete;
         (!before.iter().any(is_end)).then_some(())
     });
     is_early.map(|()| {

@@ -64,8 +64,30 @@ pub struct Sight {
     pub has_saved: bool,
     /// Whether the disk itself has damaged a file.
     pub is_rotten: bool,
-    /// Whether the last life ended complete.
-    pub is_complete: bool,
+    /// Whether it is the end.
+    pub end: End,
+}
+
+/// Whether and how a run has come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It has not.
+    Open,
+    /// The last life ended complete.
+    Complete,
+    /// The last life ended complete by a save, and nothing failed in it.
+    Clean,
+}
+
+impl End {
+    /// How a life has ended, in which nothing failed if it was `faultless`.
+    pub fn of(exit: &Exit, record: &Record, faultless: bool) -> Self {
+        match exit {
+            Exit::Complete if faultless && record.reported.is_some() => Self::Clean,
+            Exit::Complete => Self::Complete,
+            _ => Self::Open,
+        }
+    }
 }
 
 /// How a life ended.
@@ -186,7 +208,6 @@ impl<'a> Life<'a> {
             scenario: self.scenario.clone(),
             stop: Arc::clone(&self.stop),
             stop_at: self.stop_at,
-            sent: BTreeMap::new(),
         })
     }
 
@@ -276,6 +297,8 @@ pub struct Record {
     pub is_endless: bool,
     /// The points that were reached.
     pub reached: Reached,
+    /// What is without an answer, as far as the program waits for one.
+    sent: BTreeMap<Tag, Arc<Message>>,
     /// By kind, how far records are confirmed without a gap.
     frontier: [u64; Kind::ALL.len()],
     beyond: [BTreeSet<u64>; Kind::ALL.len()],
@@ -315,6 +338,11 @@ impl Probe {
         self.0.is_saving.set(false);
         self.0.is_failing.set(true);
         self.0.record.borrow_mut().saves_failed += 1;
+    }
+
+    /// The program does not wait for answers any more: one that still comes means nothing to it.
+    pub fn gives_up(&self) {
+        self.0.record.borrow_mut().sent.clear();
     }
 
     /// The user was warned.
@@ -389,29 +417,34 @@ struct Recorded {
     scenario: Scenario,
     stop: Arc<AtomicBool>,
     stop_at: Option<u64>,
-    /// What is without an answer.
-    sent: BTreeMap<Tag, Arc<Message>>,
 }
 
 impl Recorded {
     fn submitted(&mut self, tag: Tag, message: &Arc<Message>) {
         let mut record = self.probe.0.record.borrow_mut();
         record.attempts.push(Arc::clone(message));
-        self.sent.insert(tag, Arc::clone(message));
-        record.in_flight_max = record.in_flight_max.max(self.sent.len());
+        record.sent.insert(tag, Arc::clone(message));
+        record.in_flight_max = record.in_flight_max.max(record.sent.len());
     }
 
     fn told(&mut self, event: &Event) {
+        if let Event::Refused(..) = event {
+            self.probe.reach(Sometimes::Refused);
+        }
         match event {
             Event::Confirmed(tag) | Event::Refused(tag, _) => self.settled(*tag),
-            Event::Rejected(tag, _) | Event::Returned(tag, _) => _ = self.sent.remove(tag),
-            Event::Disconnected(..) => self.sent.clear(),
+            Event::Rejected(tag, _) | Event::Returned(tag, _) => _ = self.answered(*tag),
+            Event::Disconnected(..) => self.probe.gives_up(),
             Event::Connected(_) | Event::Blocked(_) | Event::Unblocked => {}
         }
     }
 
+    fn answered(&self, tag: Tag) -> Option<Arc<Message>> {
+        self.probe.0.record.borrow_mut().sent.remove(&tag)
+    }
+
     fn settled(&mut self, tag: Tag) {
-        let Some(message) = self.sent.remove(&tag) else {
+        let Some(message) = self.answered(tag) else {
             return;
         };
         if let Subject::Record(ordinal) = message.subject {
@@ -462,8 +495,11 @@ impl Recorded {
 
 impl Broker for Recorded {
     fn submit(&mut self, command: Command) {
-        if let Command::Publish(tag, message) = &command {
-            self.submitted(*tag, message);
+        match &command {
+            Command::Publish(tag, message) => self.submitted(*tag, message),
+            // What has no answer is given up: one that still comes means nothing to the program.
+            Command::Disconnect => self.probe.gives_up(),
+            Command::Connect(_) => {}
         }
         self.inner.submit(command);
     }

@@ -5,7 +5,7 @@
 //! is one life: it is lived, frozen, judged by what it did; then each disk that its crash can leave
 //! is judged by what the program would go on from.
 //!
-//! [`exhaustive`] takes every step there is.
+//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use discogs_extractor::dump::Kind;
 
 use crate::broker::Server;
 use crate::disk::{Disk, Image, Model};
+use crate::faults::Fault;
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::{self, History};
-use crate::program::{Done, Exit, Life, Program, Record};
+use crate::program::{Done, End, Exit, Life, Program, Record};
 use crate::scenario::{Place, Scenario};
 use crate::scene::Scene;
 use crate::sometimes::{Reached, Sometimes};
@@ -24,6 +25,7 @@ use crate::trace::Trace;
 use crate::world::{Moment, World};
 
 pub mod exhaustive;
+pub mod seeded;
 
 /// What lies between two lives.
 #[derive(Clone, Debug)]
@@ -46,15 +48,9 @@ impl State {
         }
     }
 
-    /// A number by which equal states are known, whatever led to them.
-    fn key(&self) -> u64 {
+    /// The part of the key that all images of one crash have in common.
+    fn key_besides_disk(&self) -> u64 {
         let mut key = Trace::new();
-        let name = |path: &std::path::Path| path.as_os_str().as_encoded_bytes().to_vec();
-        for (path, bytes) in self.image.files() {
-            key.bytes(&name(path));
-            key.bytes(bytes);
-        }
-        self.image.paths().for_each(|path| key.bytes(&name(path)));
         self.server.with_stored(|stored| {
             for stored in stored {
                 key.bytes(stored.message.id().as_bytes());
@@ -63,6 +59,19 @@ impl State {
         key.bytes(format!("{:?}", self.history).as_bytes());
         key.value()
     }
+}
+
+/// The key of a state with this disk.
+fn combined(key_besides_disk: u64, image: &Image) -> u64 {
+    let mut key = Trace::new();
+    key.number(key_besides_disk);
+    for path in image.paths() {
+        key.bytes(path.as_os_str().as_encoded_bytes());
+    }
+    for (_, bytes) in image.files() {
+        key.bytes(bytes);
+    }
+    key.value()
 }
 
 /// What is searched.
@@ -145,16 +154,16 @@ impl<'a> Subject<'a> {
     }
 
     /// How a state breaks the promises that hold between lives.
-    fn judge_state(&self, state: &State, is_complete: bool) -> Vec<Violation> {
+    fn judge_state(&self, state: &State, end: End) -> Vec<Violation> {
         let scene = self.scene(&state.image, &state.server);
         let done = match self.done(&state.image) {
             Ok(done) => done,
             Err(violation) => return vec![violation],
         };
         let mut violations = oracles::image(&scene, &state.history, done);
-        let sight = oracles::sight(&state.history, is_complete);
+        let sight = oracles::sight(&state.history, end);
         violations.extend(self.program.examine(&scene, sight));
-        if is_complete {
+        if end != End::Open {
             violations.extend(oracles::end(&scene, &state.history));
         }
         violations
@@ -257,7 +266,7 @@ impl std::error::Error for Failure {}
 /// What a search did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// States that were gone on from.
+    /// Runs: seeds, or states that were gone on from.
     pub runs: u64,
     /// Lives of the process.
     pub lives: u64,
@@ -265,6 +274,8 @@ pub struct Report {
     pub crashes: [u64; Model::ALL.len()],
     /// Disk images that were judged.
     pub images: u64,
+    /// Faults that fired, by kind.
+    pub fired: [u64; Fault::ALL.len()],
     /// Virtual time over all lives.
     pub time: Duration,
     /// Points that were reached.
@@ -281,6 +292,12 @@ impl Report {
         self.crashes[model as usize] += 1;
     }
 
+    fn add_faults(&mut self, world: &World) {
+        for fault in Fault::ALL {
+            self.fired[fault as usize] += world.fired(fault);
+        }
+    }
+
     /// Adds what another search did.
     pub fn merge(&mut self, other: &Self) {
         self.runs += other.runs;
@@ -290,5 +307,38 @@ impl Report {
         self.reached.merge(other.reached);
         let pairs = self.crashes.iter_mut().zip(other.crashes);
         pairs.for_each(|(own, other)| *own += other);
+        let pairs = self.fired.iter_mut().zip(other.fired);
+        pairs.for_each(|(own, other)| *own += other);
+    }
+}
+
+/// A table for people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.time.as_secs_f64() / 3600.0;
+        writeln!(f, "runs {:>12}", self.runs)?;
+        writeln!(
+            f,
+            "lives {:>11}, {hours:.1} hours of virtual time",
+            self.lives
+        )?;
+        writeln!(f, "images {:>10} judged", self.images)?;
+        let crashes = Model::ALL.into_iter().zip(self.crashes);
+        for (model, count) in crashes.filter(|(_, count)| *count > 0) {
+            writeln!(f, "crashes {count:>9} {model:?}")?;
+        }
+        let fired = Fault::ALL.into_iter().zip(self.fired);
+        for (fault, count) in fired.filter(|(_, count)| *count > 0) {
+            writeln!(f, "faults {count:>10} {fault:?}")?;
+        }
+        for point in Sometimes::ALL {
+            let reached = if self.reached.has(point) {
+                "reached"
+            } else {
+                "NEVER"
+            };
+            writeln!(f, "{reached:<8} {}", point.words())?;
+        }
+        Ok(())
     }
 }

@@ -308,6 +308,21 @@ mod loading {
         }
     }
 
+    /// A start that fails after it has set the markers aside tells nobody.
+    #[test]
+    fn what_an_earlier_start_set_aside_is_said_until_there_is_a_marker() {
+        let fs = Memory::default();
+        fs.put(&paths().marker(), b"broken");
+        load(&fs);
+        for _ in 0..2 {
+            let warnings = load(&fs).warnings;
+            assert!(warnings[0].contains(".broken-1"), "{warnings:?}");
+            assert!(warnings[1].contains("starts again"), "{warnings:?}");
+        }
+        save(&fs, 1, 5).unwrap();
+        assert_eq!(load(&fs).warnings, Vec::<String>::new());
+    }
+
     #[test]
     fn temporary_files_of_a_dead_process_are_removed_and_only_those() {
         let fs = Memory::default();
@@ -351,7 +366,8 @@ mod saving {
         let save = |letters| Save::new(&paths(), 1, &sample(1), letters);
         assert_eq!(steps(&fs, save(Vec::new())), 6, "without a present marker");
         assert_eq!(steps(&fs, save(Vec::new())), 8);
-        assert_eq!(steps(&fs, save(letters(0, "a\n"))), 12);
+        assert_eq!(steps(&fs, save(letters(0, "a\n"))), 13, "with a new name");
+        assert_eq!(steps(&fs, save(letters(2, "b\n"))), 12);
         fs.limit_writes(100);
         let bytes = fs.content(&paths().marker()).unwrap().len() as u64;
         assert_eq!(steps(&fs, save(Vec::new())), 7 + bytes.div_ceil(100));
@@ -364,6 +380,7 @@ mod saving {
             ("open", "artists.dead_letters.jsonl"),
             ("write", "artists.dead_letters.jsonl"),
             ("sync", "artists.dead_letters.jsonl"),
+            ("sync the directory of", "artists.dead_letters.jsonl"),
             ("create", ".json.3.tmp"),
             ("write", ".json.3.tmp"),
             ("sync", ".json.3.tmp"),
@@ -383,7 +400,7 @@ mod saving {
             assert_eq!(error.operation, operation);
             assert!(error.path.to_str().unwrap().ends_with(path), "{error}");
             assert_eq!(error.reason, "injected");
-            assert_eq!(error.kept_dead_letters(), failing > 4, "{error}");
+            assert_eq!(error.kept_dead_letters(), failing > 5, "{error}");
 
             // Only when the name was switched already is the new one there, and it is whole.
             let present = if operation == "sync" && path == "state" {
@@ -395,7 +412,7 @@ mod saving {
             // Only between the removal and the link is there no older one.
             let previous = match operation {
                 "link" => None,
-                _ if failing <= 9 => Some(1),
+                _ if failing <= 10 => Some(1),
                 _ => Some(2),
             };
             assert_eq!(records(&fs, &paths().previous()), previous, "{error}");

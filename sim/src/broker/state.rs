@@ -563,6 +563,9 @@ impl State {
     fn break_link(&mut self, life: Life<'_>, frame: &Frame) {
         if life.tape.choose("broker.link.after", 2) == 1 {
             self.store(life, frame);
+        } else {
+            // What comes behind a frame that was lost is lost too: TCP leaves no gaps.
+            self.take_frames(|other| other.life == frame.life && other.session == frame.session);
         }
         let noticed = life.duration("broker.link.noticed", &LOSS_NOTICED);
         let at = life.now() + MILLISECOND + noticed;

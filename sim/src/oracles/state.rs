@@ -9,7 +9,7 @@ use discogs_extractor::source;
 use crate::disk::Disk;
 use crate::faults::Faults;
 use crate::guarantee::{Guarantee, Violation};
-use crate::program::Sight;
+use crate::program::{End, Sight};
 use crate::scenario::Scenario;
 use crate::scene::{Scene, letters};
 use crate::tape::Tape;
@@ -29,8 +29,10 @@ pub fn examine(scene: &Scene<'_>, sight: Sight) -> Vec<Violation> {
                 .filter_map(|kind| true_counters(scene, marker, kind)),
         );
     }
-    if sight.is_complete {
+    if sight.end != End::Open {
         violations.extend(marker.as_ref().and_then(|marker| complete(scene, marker)));
+    }
+    if sight.end == End::Clean {
         violations.extend(clean_end(scene));
     }
     violations
@@ -130,7 +132,8 @@ pub fn complete(scene: &Scene<'_>, marker: &Marker) -> Option<Violation> {
     })
 }
 
-/// No temporary file is left.
+/// No temporary file is left. What a failed removal leaves is removed by the next start, and the
+/// removal is durable with the next save.
 pub fn clean_end(scene: &Scene<'_>) -> Option<Violation> {
     let is_temporary = |path: &&Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());

@@ -12,15 +12,15 @@
 //! possible, no message of the wire got in; in the life after it at operation 7, after it, and so on;
 //! then a life without a crash.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::disk::{Image, Model};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
-use crate::program::Exit;
-use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of};
+use crate::program::{End, Exit};
+use crate::search::{Failure, Fate, Lived, Report, State, Subject, combined, points_of};
 use crate::tape::Tape;
 use crate::world::{Moment, World};
 
@@ -138,7 +138,8 @@ struct Search<'a> {
     model: Model,
     report: Report,
     judged: BTreeSet<u64>,
-    seen: BTreeSet<(usize, u64, u32)>,
+    /// How deep each state was gone on from.
+    seen: BTreeMap<(u64, u32), usize>,
     case: Case,
 }
 
@@ -153,7 +154,7 @@ pub fn search(subject: Subject<'_>, model: Model, depth: usize) -> Result<Report
         model,
         report: Report::default(),
         judged: BTreeSet::new(),
-        seen: BTreeSet::new(),
+        seen: BTreeMap::new(),
         case: Case::default(),
     };
     match search.explore(&Branch::first(&subject), depth) {
@@ -180,7 +181,7 @@ pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation
         model,
         report: Report::default(),
         judged: BTreeSet::new(),
-        seen: BTreeSet::new(),
+        seen: BTreeMap::new(),
         case: Case::default(),
     };
     let mut branch = Branch::first(&subject);
@@ -194,9 +195,11 @@ pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation
         let Some(image) = images.into_iter().nth(crash.image) else {
             return (vec![planned("there is no such image")], world.timeline());
         };
-        let next = search.after(&state, &lived, image);
-        let violations = subject.judge_state(&next, false);
-        if !violations.is_empty() {
+        let next = State {
+            image,
+            ..search.after(&state, &lived)
+        };
+        if let Err(violations) = kept(subject.judge_state(&next, End::Open)) {
             return (violations, world.timeline());
         }
         branch = Branch {
@@ -224,8 +227,11 @@ impl Search<'_> {
             return Ok(());
         }
         for operation in 1..=operations {
-            for moment in [Moment::Before, Moment::After] {
-                self.crashes(branch, operation, moment, depth)?;
+            self.crashes(branch, operation, Moment::Before, depth)?;
+            // A crash after an operation leaves what one before the next leaves, and obliges to no
+            // more: deeper down it is left out.
+            if branch.world.is_none() || operation == operations {
+                self.crashes(branch, operation, Moment::After, depth)?;
             }
         }
         Ok(())
@@ -253,45 +259,51 @@ impl Search<'_> {
             "the scenario is too large: a crash leaves more than {IMAGES_MAX} images"
         );
         let live = lived.disk.live();
+        let mut next = self.after(&state, &lived);
+        let key = next.key_besides_disk();
         for (index, image) in images.images.into_iter().enumerate() {
-            let next = self.after(&state, &lived, image);
             self.last().image = index;
-            self.judge(&next, &live)?;
-            self.go_on(&world, &next, depth - 1)?;
+            let key = combined(key, &image);
+            next.image = image;
+            self.judge(&next, key, &live)?;
+            self.go_on(&world, &next, key, depth - 1)?;
         }
         self.case.0.pop();
         Ok(())
     }
 
     /// Judges a state, unless it was judged.
-    fn judge(&mut self, state: &State, live: &Image) -> Result<(), Vec<Violation>> {
+    fn judge(&mut self, state: &State, key: u64, live: &Image) -> Result<(), Vec<Violation>> {
         self.report.images += 1;
-        if !self.judged.insert(state.key()) {
+        if !self.judged.insert(key) {
             return Ok(());
         }
         self.report.reached.merge(self.subject.points(state, live));
-        let violations = self.subject.judge_state(state, false);
-        if violations.is_empty() {
-            Ok(())
-        } else {
-            Err(violations)
-        }
+        kept(self.subject.judge_state(state, End::Open))
     }
 
     /// Goes on from a state with each number of messages on the wire, unless it was gone on from.
-    fn go_on(&mut self, world: &World, state: &State, depth: usize) -> Result<(), Vec<Violation>> {
-        let key = state.key();
+    fn go_on(
+        &mut self,
+        world: &World,
+        state: &State,
+        key: u64,
+        depth: usize,
+    ) -> Result<(), Vec<Violation>> {
         let on_the_wire = u32::try_from(state.server.on_the_wire()).expect("a window is small");
         for arriving in 0..=on_the_wire {
             self.last().arriving = arriving;
-            if self.seen.insert((depth, key, arriving)) {
-                let branch = Branch {
-                    state: state.clone(),
-                    world: Some(world.clone()),
-                    arriving,
-                };
-                self.explore(&branch, depth)?;
+            let before = self.seen.insert((key, arriving), depth);
+            if let Some(deeper) = before.filter(|before| *before >= depth) {
+                self.seen.insert((key, arriving), deeper);
+                continue;
             }
+            let branch = Branch {
+                state: state.clone(),
+                world: Some(world.clone()),
+                arriving,
+            };
+            self.explore(&branch, depth)?;
         }
         Ok(())
     }
@@ -309,12 +321,8 @@ impl Search<'_> {
         self.report
             .reached
             .merge(points_of(state, &lived, world.life()));
-        let violations = self.subject.judge_life(state, &lived);
-        if violations.is_empty() {
-            Ok(lived)
-        } else {
-            Err(violations)
-        }
+        kept(self.subject.judge_life(state, &lived))?;
+        Ok(lived)
     }
 
     fn crash(
@@ -349,25 +357,37 @@ impl Search<'_> {
             let what = format!("it ended as {:?} after {:?}", lived.exit, world.lived());
             return Err(vec![Violation::new(Guarantee::Ends, what)]);
         }
+        let end = End::of(
+            &lived.exit,
+            &lived.record,
+            self.subject.scenario.planned.is_empty(),
+        );
+        let mut next = self.after(state, &lived);
         for image in lived.disk.images(self.model, IMAGES_MAX).images {
-            let next = self.after(state, &lived, image);
+            next.image = image;
             self.report.images += 1;
-            let violations = self.subject.judge_state(&next, true);
-            if !violations.is_empty() {
-                return Err(violations);
-            }
+            kept(self.subject.judge_state(&next, end))?;
         }
         Ok(world.operations())
     }
 
-    /// The state after a life that left `image`.
-    fn after(&self, state: &State, lived: &Lived, image: Image) -> State {
+    /// The state after a life, with the disk as the life saw it.
+    fn after(&self, state: &State, lived: &Lived) -> State {
         let mut history = state.history.clone();
         history.add(&lived.record);
         State {
-            image,
+            image: lived.disk.live(),
             server: state.server.clone(),
             history,
         }
+    }
+}
+
+/// Nothing is broken, or this is.
+fn kept(violations: Vec<Violation>) -> Result<(), Vec<Violation>> {
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(violations)
     }
 }
