@@ -64,6 +64,10 @@ fn diagnose_protocol(error: &AMQPError) -> Diagnosis {
             "it exists with other properties: delete it, or configure another name",
             true,
         ),
+        PRECONDITION_FAILED if parse_size_limit(message).is_some() => (
+            "that message will be skipped, and all others published",
+            false,
+        ),
         NOT_FOUND => ("it was deleted; connecting declares exchanges again", false),
         _ => ("see the log of RabbitMQ", false),
     };
@@ -99,13 +103,17 @@ pub(super) fn size_limit(error: &lapin::Error) -> Option<(usize, String)> {
         return None;
     };
     let message = error.get_message().as_str();
+    let why = format!("{message}; raise max_message_size in the configuration of RabbitMQ");
+    Some((parse_size_limit(message)?, why))
+}
+
+fn parse_size_limit(message: &str) -> Option<usize> {
     let (_, limit) = message
         .split_once("is larger than")?
         .1
         .split_once("max size ")?;
     let digits = limit.split(|c: char| !c.is_ascii_digit()).next()?;
-    let why = format!("{message}; raise max_message_size in the configuration of RabbitMQ");
-    Some((digits.parse().ok()?, why))
+    digits.parse().ok()
 }
 
 #[cfg(test)]
@@ -145,6 +153,12 @@ mod tests {
             "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e'",
             true,
             "another name",
+        );
+        protocol(
+            406,
+            "PRECONDITION_FAILED - message size 10 is larger than configured max size 9",
+            false,
+            "skipped",
         );
         protocol(404, "NOT_FOUND - no exchange 'e'", false, "declares");
         protocol(320, "CONNECTION_FORCED - bye", false, "log");
