@@ -8,11 +8,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use discogs_extractor::dump::{Kind, Version, file_name};
 use discogs_extractor::extraction::Options;
-use discogs_extractor::link::LinkOptions;
 use discogs_extractor::marker::Paths;
 use discogs_extractor::saves::SaveOptions;
 use discogs_extractor::spool;
@@ -300,25 +298,17 @@ impl Scenario {
     }
 }
 
+/// The product's defaults, on a small scale.
 fn options(interval: u64, window: usize) -> Options {
+    let defaults = Options::default();
     Options {
         save: SaveOptions {
             interval,
-            age_max: Duration::from_secs(30),
-            retry_min: Duration::from_millis(500),
-            attempts_max: 5,
-        },
-        link: LinkOptions {
-            connect_timeout: Duration::from_secs(15),
-            confirm_timeout: Duration::from_secs(30),
-            retry_min: Duration::from_millis(250),
-            retry_max: Duration::from_secs(10),
+            ..defaults.save
         },
         window_messages: window,
-        window_bytes: 16 << 20,
-        stop_timeout: Duration::from_secs(10),
         dead_letters_max: 1_000,
-        announces_completion: true,
+        ..defaults
     }
 }
 

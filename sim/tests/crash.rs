@@ -2,10 +2,11 @@
 //!
 //! `cargo run --release -p sim -- explore` and `exhaustive` run the long form.
 
-use sim::disk::Model;
+use sim::disk::{Failure, Model, Operation, Planned};
 use sim::extractor::Extractor;
-use sim::scenario::{Dumps, Place, Scenario};
+use sim::scenario::{DATA, Dumps, Place, Scenario};
 use sim::search::{Report, Subject, exhaustive, seeded};
+use sim::sometimes::Sometimes;
 use sim::tape::Tape;
 
 /// The product, crashed everywhere in a run of so many records of each dump.
@@ -45,6 +46,39 @@ fn every_single_crash_is_survived_with_rabbitmq() {
 #[test]
 fn every_single_crash_is_survived_with_the_spool() {
     single_crashes(Place::Spool);
+}
+
+/// One operation of the first save fails, and a crash falls anywhere before, in or after that.
+#[test]
+fn a_crash_around_a_failed_save_is_survived() {
+    let steps = [
+        (Operation::Create, ".tmp"),
+        (Operation::Write, ".tmp"),
+        (Operation::Sync, ".tmp"),
+        (Operation::Rename, ".extraction_status"),
+        (Operation::SyncDir, DATA),
+    ];
+    for (operation, path) in steps {
+        for place in Place::ALL {
+            let mut scenario = Scenario::new(&Dumps::new(2), place, 1, 2);
+            scenario.planned.push(Planned {
+                operation,
+                path: path.to_owned(),
+                nth: 1,
+                failure: Failure::Io,
+            });
+            let subject = Subject {
+                program: &Extractor::product(),
+                scenario: &scenario,
+            };
+            let report = exhaustive::search(subject, Model::Full, 1);
+            let report = report.unwrap_or_else(|failure| panic!("{operation:?}: {failure}"));
+            assert!(
+                report.reached.has(Sometimes::SaveFailed),
+                "{operation:?}: {report}"
+            );
+        }
+    }
 }
 
 /// Torn pages, and file systems on which names become durable in any order.

@@ -149,14 +149,7 @@ struct Search<'a> {
 ///
 /// The first broken promise.
 pub fn search(subject: Subject<'_>, model: Model, depth: usize) -> Result<Report, Box<Failure>> {
-    let mut search = Search {
-        subject,
-        model,
-        report: Report::default(),
-        judged: BTreeSet::new(),
-        seen: BTreeMap::new(),
-        case: Case::default(),
-    };
+    let mut search = Search::new(subject, model);
     match search.explore(&Branch::first(&subject), depth) {
         Ok(()) => Ok(search.report),
         Err(violations) => {
@@ -176,14 +169,7 @@ pub fn search(subject: Subject<'_>, model: Model, depth: usize) -> Result<Report
 
 /// Repeats one case: what is broken, and the timeline.
 pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation>, String) {
-    let mut search = Search {
-        subject,
-        model,
-        report: Report::default(),
-        judged: BTreeSet::new(),
-        seen: BTreeMap::new(),
-        case: Case::default(),
-    };
+    let mut search = Search::new(subject, model);
     let mut branch = Branch::first(&subject);
     for crash in &case.0 {
         let (world, state) = branch.begin(true);
@@ -217,7 +203,18 @@ fn planned(what: &str) -> Violation {
     Violation::new(Guarantee::PlannedHappened, what)
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(subject: Subject<'a>, model: Model) -> Self {
+        Self {
+            subject,
+            model,
+            report: Report::default(),
+            judged: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            case: Case::default(),
+        }
+    }
+
     /// Goes on from a state: to the end, and to every crash on the way.
     fn explore(&mut self, branch: &Branch, depth: usize) -> Result<(), Vec<Violation>> {
         self.report.runs += 1;
