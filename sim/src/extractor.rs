@@ -102,6 +102,10 @@ impl Program for Extractor {
         }
     }
 
+    fn command(&self) -> Option<&'static str> {
+        Some("cargo run --release -p sim --")
+    }
+
     fn examine(&self, scene: &Scene<'_>, sight: Sight) -> Vec<Violation> {
         state::examine(scene, sight)
     }

@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,6 +51,11 @@ pub trait Program: Sync {
     ///
     /// The state can't be read, in words.
     fn done(&self, scenario: &Scenario, image: &Image) -> Result<Done, String>;
+
+    /// The command line that runs it, before the arguments of `replay`; none if there is no such.
+    fn command(&self) -> Option<&'static str> {
+        None
+    }
 
     /// What else must hold of its files on every disk that a crash can leave.
     fn examine(&self, _scene: &Scene<'_>, _sight: Sight) -> Vec<Violation> {
@@ -136,6 +142,20 @@ impl Done {
             own.records >= other.records && own.is_completed >= other.is_completed
         });
         self.is_announced >= other.is_announced && covered.all(|covers| covers)
+    }
+}
+
+/// In words, for a timeline.
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (kind, dump) in Kind::ALL.into_iter().zip(self.dumps) {
+            let completed = if dump.is_completed { ", completed" } else { "" };
+            write!(f, "{kind} up to {}{completed}; ", dump.records)?;
+        }
+        f.write_str(match self.is_announced {
+            true => "announced",
+            false => "not announced",
+        })
     }
 }
 

@@ -9,15 +9,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use discogs_extractor::broker::{Message, Subject};
 use discogs_extractor::dump::{Kind, Version, file_name};
 use discogs_extractor::extraction::Options;
 use discogs_extractor::marker::Paths;
+use discogs_extractor::record::Ordinal;
 use discogs_extractor::saves::SaveOptions;
 use discogs_extractor::spool;
+use serde_json::json;
 
 use crate::disk::{Image, Planned};
 use crate::dumps::element::Element;
 use crate::dumps::{gzip, truth};
+use crate::program::Done;
 
 /// Where the dumps and the state are.
 pub const DATA: &str = "data";
@@ -105,9 +109,19 @@ pub const VARIANTS: usize = 2;
 pub struct Dumps(Arc<[[Variant; VARIANTS]; Kind::ALL.len()]>);
 
 impl Dumps {
-    /// Dumps of so many records each.
+    /// Dumps of so many records each, some of which have no message.
     pub fn new(records: u64) -> Self {
-        let variants = |kind| [0, 1].map(|variant| Variant::new(kind, variant, records));
+        Self::of(records, record)
+    }
+
+    /// Dumps of so many records each, all of which have a message: for programs that know no dead
+    /// letters.
+    pub fn well_formed(records: u64) -> Self {
+        Self::of(records, Record::well_formed)
+    }
+
+    fn of(records: u64, record: fn(Kind, usize, u64) -> Record) -> Self {
+        let variants = |kind| [0, 1].map(|variant| Variant::new(kind, variant, records, record));
         Self(Arc::new(Kind::ALL.map(variants)))
     }
 
@@ -117,7 +131,12 @@ impl Dumps {
 }
 
 impl Variant {
-    fn new(kind: Kind, variant: usize, records: u64) -> Self {
+    fn new(
+        kind: Kind,
+        variant: usize,
+        records: u64,
+        record: fn(Kind, usize, u64) -> Record,
+    ) -> Self {
         let mut xml = format!("<{kind}>\n");
         let mut messages = Vec::new();
         for ordinal in 1..=records {
@@ -140,11 +159,20 @@ struct Record {
     message: Option<Vec<u8>>,
 }
 
+impl Record {
+    fn well_formed(kind: Kind, variant: usize, ordinal: u64) -> Self {
+        let element = element(kind, variant, ordinal);
+        Self {
+            xml: xml(&element),
+            message: Some(message(kind, &element)),
+        }
+    }
+}
+
 /// Of four records one has no message: it lacks an id, or it is no XML. In the first dump it is
 /// not the first record, in the last one not the last, so that both ends are of either kind.
 fn record(kind: Kind, variant: usize, ordinal: u64) -> Record {
-    let element = element(kind, variant, ordinal);
-    let xml = xml(&element);
+    let Record { xml, message } = Record::well_formed(kind, variant, ordinal);
     match (ordinal + kind as u64) % 8 {
         2 => Record {
             message: None,
@@ -154,10 +182,7 @@ fn record(kind: Kind, variant: usize, ordinal: u64) -> Record {
             message: None,
             xml: xml.replacen("name", "na<me", 1),
         },
-        _ => Record {
-            message: Some(message(kind, &element)),
-            xml,
-        },
+        _ => Record { xml, message },
     }
 }
 
@@ -292,10 +317,85 @@ impl Scenario {
         &self.dumps.variants(kind)[variant].truth
     }
 
+    /// Everything that is published if nothing goes wrong, in order: of each dump on the first disk
+    /// its records and its end, then on every route the end of the version. For programs that bring
+    /// a marker protocol of their own, and leave reading dumps to others.
+    pub fn messages(&self) -> Vec<Arc<Message>> {
+        let counts = Kind::ALL.map(|kind| self.variant_truth(kind, 0).messages());
+        let records = Kind::ALL
+            .iter()
+            .zip(counts)
+            .map(|(kind, count)| (kind.name().to_owned(), count));
+        let record_counts: serde_json::Map<_, _> =
+            records.map(|(name, count)| (name, count.into())).collect();
+        let dump = |kind: Kind| {
+            let truth = self.variant_truth(kind, 0);
+            let records = truth.published().map(move |(ordinal, body)| {
+                let sequence = truth.sequence(ordinal);
+                sent(
+                    kind,
+                    Subject::Record(Ordinal(ordinal)),
+                    sequence,
+                    body.to_vec(),
+                )
+            });
+            let end = json!({"type": "file_complete", "data_type": kind.name(), "total_processed": truth.messages()});
+            records.chain([sent(
+                kind,
+                Subject::FileComplete,
+                truth.messages() + 1,
+                end.to_string().into_bytes(),
+            )])
+        };
+        let end = json!({"type": "extraction_complete", "record_counts": record_counts});
+        let version_ends = Kind::ALL.into_iter().zip(counts).map(|(kind, count)| {
+            sent(
+                kind,
+                Subject::ExtractionComplete,
+                count + 2,
+                end.to_string().into_bytes(),
+            )
+        });
+        Kind::ALL
+            .into_iter()
+            .flat_map(dump)
+            .chain(version_ends)
+            .collect()
+    }
+
+    /// How far everything is once the first `count` of [all messages](Self::messages) are settled.
+    pub fn done(&self, count: usize) -> Done {
+        let messages = self.messages();
+        let mut done = Done {
+            is_announced: count >= messages.len(),
+            ..Done::default()
+        };
+        for message in messages.iter().take(count) {
+            let dump = &mut done.dumps[message.route as usize];
+            match message.subject {
+                Subject::Record(ordinal) => dump.records = ordinal.0,
+                Subject::FileComplete => dump.is_completed = true,
+                Subject::ExtractionComplete => {}
+            }
+        }
+        done
+    }
+
     /// The most records that a crash may repeat, and that may be unsaved.
     pub const fn repeats_max(&self) -> u64 {
         self.options.save.interval + self.options.window_messages as u64
     }
+}
+
+fn sent(route: Kind, subject: Subject, sequence: u64, body: Vec<u8>) -> Arc<Message> {
+    Arc::new(Message {
+        version: Scenario::version(),
+        route,
+        subject,
+        sequence,
+        sha256: String::new(),
+        body,
+    })
 }
 
 /// The product's defaults, on a small scale.

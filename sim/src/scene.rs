@@ -4,6 +4,7 @@
 //! compare.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use discogs_extractor::broker::Subject;
@@ -38,6 +39,19 @@ pub enum Delivery {
     ExtractionComplete(Option<u64>),
     /// None of those, in short.
     Foreign(String),
+}
+
+/// In short, for a timeline.
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(ordinal) => write!(f, "{ordinal}"),
+            Self::Former => f.write_str("former"),
+            Self::FileComplete(_) => f.write_str("file_complete"),
+            Self::ExtractionComplete(_) => f.write_str("extraction_complete"),
+            Self::Foreign(_) => f.write_str("foreign"),
+        }
+    }
 }
 
 impl<'a> Scene<'a> {

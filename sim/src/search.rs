@@ -8,6 +8,7 @@
 //! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use discogs_extractor::dump::Kind;
@@ -19,13 +20,15 @@ use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::{self, History};
 use crate::program::{Done, End, Exit, Life, Program, Record};
 use crate::scenario::{Place, Scenario};
-use crate::scene::Scene;
-use crate::sometimes::{Reached, Sometimes};
+use crate::scene::{Delivery, Scene};
+use crate::sometimes::{Reached, Sometimes, Tally};
 use crate::trace::Trace;
 use crate::world::{Moment, World};
 
 pub mod exhaustive;
 pub mod seeded;
+pub mod shrink;
+pub mod sweep;
 
 /// What lies between two lives.
 #[derive(Clone, Debug)]
@@ -127,6 +130,13 @@ impl<'a> Subject<'a> {
         }
         let exit = life.run(self.program);
         world.freeze();
+        world.note("life.ends", || {
+            let saved = life.probe.record().reported;
+            format!(
+                "{exit:?}; {}",
+                saved.map_or("nothing was saved".to_owned(), |it| format!("saved {it}"))
+            )
+        });
         Ok(Lived {
             exit,
             was_saving: life.probe.is_saving(),
@@ -139,6 +149,34 @@ impl<'a> Subject<'a> {
     fn done(&self, image: &Image) -> Result<Done, Violation> {
         let unreadable = |error| Violation::new(Guarantee::WholeMarker, error);
         self.program.done(self.scenario, image).map_err(unreadable)
+    }
+
+    /// Tells in the timeline what there is between two lives: on the disk, but for the dumps, in the
+    /// broker, and what the program would go on from.
+    fn note_state(&self, world: &World, state: &State) {
+        if !world.logs() {
+            return;
+        }
+        let is_dump = |path: &Path| {
+            Kind::ALL
+                .into_iter()
+                .any(|kind| path == Scenario::dump_path(kind))
+        };
+        for (path, bytes) in state.image.files().filter(|(path, _)| !is_dump(path)) {
+            world.note("disk.holds", || {
+                format!("{}, {} bytes", path.display(), bytes.len())
+            });
+        }
+        let scene = self.scene(&state.image, &state.server);
+        for kind in Kind::ALL {
+            let held = scene.deliveries(kind);
+            let words: Vec<_> = held.iter().map(Delivery::to_string).collect();
+            world.note("broker.holds", || format!("{kind}: {}", words.join(" ")));
+        }
+        world.note("program.has_done", || match self.done(&state.image) {
+            Ok(done) => done.to_string(),
+            Err(violation) => violation.what,
+        });
     }
 
     /// How a life broke its promises; `state` is where it began.
@@ -192,6 +230,17 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// What the timeline calls a broken promise.
+const BROKEN: &str = "broken";
+
+/// `violations`, told in the timeline.
+fn told(world: &World, violations: Vec<Violation>) -> Vec<Violation> {
+    for violation in &violations {
+        world.note(BROKEN, || violation.to_string());
+    }
+    violations
+}
+
 /// The points that a life shows.
 fn points_of(state: &State, lived: &Lived, life: u32) -> Reached {
     let mut reached = lived.record.reached;
@@ -231,33 +280,73 @@ fn points_of(state: &State, lived: &Lived, life: u32) -> Reached {
 }
 
 /// A broken promise, found.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Failure {
     /// What was broken.
     pub violations: Vec<Violation>,
-    /// The arguments of `sim` that repeat it.
+    /// The command line of the program, if it has one.
+    pub command: Option<&'static str>,
+    /// The arguments that repeat it.
     pub replay: String,
+    /// Those that repeat the shortest run that was found to break the same; then what is broken and
+    /// what happened are of that one.
+    pub shortest: Option<String>,
     /// What happened, for people.
     pub timeline: String,
 }
 
-/// How many lines of the timeline a failure shows.
-const LINES_SHOWN: usize = 40;
+impl Failure {
+    /// The same, with the commit in the command that repeats it: a seed means another run once the
+    /// draws change.
+    #[must_use]
+    pub fn at_commit(mut self: Box<Self>, commit: &str) -> Box<Self> {
+        self.replay += &format!("  # at commit {commit}");
+        self
+    }
+}
+
+/// How many lines of the timeline a failure shows before something is broken, and at the end.
+const LINES_SHOWN: [usize; 2] = [40, 12];
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.timeline.lines().collect();
-        let shown = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-        writeln!(f, "the last {} of {} operations:", shown.len(), lines.len())?;
-        shown.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        self.timeline_in_short(f)?;
         for violation in &self.violations {
             writeln!(f, "broken: {violation}")?;
         }
-        writeln!(
-            f,
-            "repeat with: cargo run --release -p sim -- {}",
-            self.replay
-        )
+        let command = self.command.unwrap_or("the arguments");
+        if let Some(shortest) = &self.shortest {
+            writeln!(f, "the shortest run found: {command} {shortest}")?;
+        }
+        writeln!(f, "repeat with: {command} {}", self.replay)
+    }
+}
+
+impl Failure {
+    /// What led to the first broken promise, and what came of it in the end.
+    fn timeline_in_short(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.timeline.lines().collect();
+        let first = lines
+            .iter()
+            .position(|line| line.contains(&format!(" {BROKEN} ")));
+        let (before, after) = lines.split_at(first.map_or(lines.len(), |first| first + 1));
+        for (lines, shown) in [before, after].into_iter().zip(LINES_SHOWN) {
+            let left_out = lines.len().saturating_sub(shown);
+            if left_out > 0 {
+                writeln!(f, "  .. {left_out} lines")?;
+            }
+            lines[left_out..]
+                .iter()
+                .try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// For `expect`, which shows it to people.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
     }
 }
 
@@ -278,8 +367,8 @@ pub struct Report {
     pub fired: [u64; Fault::ALL.len()],
     /// Virtual time over all lives.
     pub time: Duration,
-    /// Points that were reached.
-    pub reached: Reached,
+    /// How often the points were reached: by seeds, or by lives and images of an exhaustive search.
+    pub reached: Tally,
 }
 
 impl Report {
@@ -304,7 +393,7 @@ impl Report {
         self.lives += other.lives;
         self.images += other.images;
         self.time += other.time;
-        self.reached.merge(other.reached);
+        self.reached.merge(&other.reached);
         let pairs = self.crashes.iter_mut().zip(other.crashes);
         pairs.for_each(|(own, other)| *own += other);
         let pairs = self.fired.iter_mut().zip(other.fired);
@@ -332,12 +421,13 @@ impl fmt::Display for Report {
             writeln!(f, "faults {count:>10} {fault:?}")?;
         }
         for point in Sometimes::ALL {
-            let reached = if self.reached.has(point) {
+            let name = if self.reached.has(point) {
                 "reached"
             } else {
                 "NEVER"
             };
-            writeln!(f, "{reached:<8} {}", point.words())?;
+            let (count, words) = (self.reached.count(point), point.words());
+            writeln!(f, "{name:<7} {count:>9} {words}")?;
         }
         Ok(())
     }

@@ -138,7 +138,7 @@ impl Sometimes {
     }
 }
 
-/// Which points were reached.
+/// Which points one life or run has reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached(u64);
 
@@ -157,11 +157,38 @@ impl Reached {
     pub const fn merge(&mut self, other: Self) {
         self.0 |= other.0;
     }
+}
 
-    /// The points that were not reached.
-    pub fn missing(self) -> impl Iterator<Item = Sometimes> {
-        Sometimes::ALL
-            .into_iter()
-            .filter(move |&point| !self.has(point))
+/// How often each point was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally([u64; Sometimes::ALL.len()]);
+
+impl Tally {
+    /// Counts what was reached once more.
+    pub fn add(&mut self, reached: Reached) {
+        for point in Sometimes::ALL {
+            self.0[point as usize] += u64::from(reached.has(point));
+        }
+    }
+
+    /// Adds all counts of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        let pairs = self.0.iter_mut().zip(other.0);
+        pairs.for_each(|(own, other)| *own += other);
+    }
+
+    /// How often `point` was reached.
+    pub const fn count(&self, point: Sometimes) -> u64 {
+        self.0[point as usize]
+    }
+
+    /// Whether `point` was reached.
+    pub const fn has(&self, point: Sometimes) -> bool {
+        self.count(point) > 0
+    }
+
+    /// The points that were never reached.
+    pub fn missing(&self) -> impl Iterator<Item = Sometimes> {
+        Sometimes::ALL.into_iter().filter(|&point| !self.has(point))
     }
 }

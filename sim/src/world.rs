@@ -204,12 +204,7 @@ impl World {
 
     /// Freezes the world now.
     pub fn freeze(&self) {
-        let mut state = self.lock();
-        if !state.frozen {
-            state.freeze();
-            drop(state);
-            self.note("process.dies", String::new);
-        }
+        self.lock().freeze();
     }
 
     /// Whether the process is dead: the runner takes the image and drops the program.
@@ -309,13 +304,13 @@ impl World {
         self.0.clock.advance(OPERATION_TAKES);
         let dies = state.dies(Moment::Before);
         drop(state);
-        self.die_if(dies)
+        self.die_if(dies, "before the operation")
     }
 
     /// Ends the operation begun last: its effect has taken place.
     pub(crate) fn end(&self) -> Result<(), Frozen> {
         let dies = self.lock().dies(Moment::After);
-        self.die_if(dies)
+        self.die_if(dies, "after the operation")
     }
 
     /// Begins something that changes nothing outside.
@@ -323,9 +318,10 @@ impl World {
         self.lock().alive()
     }
 
-    fn die_if(&self, dies: bool) -> Result<(), Frozen> {
+    fn die_if(&self, dies: bool, moment: &str) -> Result<(), Frozen> {
         if dies {
             self.freeze();
+            self.note("process.dies", || moment.to_owned());
             return Err(Frozen);
         }
         Ok(())

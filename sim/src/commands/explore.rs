@@ -1,22 +1,24 @@
 //! `sim explore`: many seeds, and a table of what they did.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{bail, ensure};
 use sim::extractor::Extractor;
-use sim::search::{Failure, Report, seeded};
+use sim::search::sweep::{Sweep, first_seed, sweep};
 
-/// How many failures are shown.
-const FAILURES_SHOWN: usize = 5;
+/// How long it is silent.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// The seeds: FIRST..END, without END
     #[arg(long, default_value = "0..10000", value_parser = seeds)]
     seeds: Range<u64>,
+    /// As many seeds, from the first one of the commit with this hash on
+    #[arg(long)]
+    commit: Option<String>,
     /// Seeds that run at the same time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -36,30 +38,40 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     Ok(parse(first)?..parse(end)?)
 }
 
+impl Arguments {
+    fn seeds(&self) -> anyhow::Result<Range<u64>> {
+        let Range { start, end } = self.seeds;
+        let Some(commit) = &self.commit else {
+            return Ok(start..end);
+        };
+        let Some(first) = first_seed(commit) else {
+            bail!("`{commit}` is not the hash of a commit");
+        };
+        Ok(first + start..first + end)
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let seeds = arguments.seeds()?;
+    let count = seeds.end.saturating_sub(seeds.start);
+    println!("seeds {}..{}", seeds.start, seeds.end);
     let started = now();
-    let next = AtomicU64::new(arguments.seeds.start);
-    let (report, failures) = thread::scope(|scope| {
-        let work = || work(&next, &arguments.seeds);
-        let threads: Vec<_> = (0..arguments.jobs.max(1))
-            .map(|_| scope.spawn(work))
-            .collect();
-        let mut report = Report::default();
-        let mut failures = Vec::new();
-        for thread in threads {
-            let (own, failed) = thread.join().map_err(|_| anyhow!("a search panicked"))?;
-            report.merge(&own);
-            failures.extend(failed);
+    let told_at = Mutex::new(started);
+    let tell = |done: u64, sweep: &Sweep| {
+        let mut told_at = told_at.lock().expect("telling does not panic");
+        if told_at.elapsed() > SILENT_MAX {
+            *told_at = now();
+            let rate = done as f64 / started.elapsed().as_secs_f64();
+            let failed = sweep.failed.len();
+            eprintln!("{done} of {count} seeds, {rate:.0} seeds/s, {failed} failed");
         }
-        anyhow::Ok((report, failures))
-    })?;
+    };
+    let sweep = sweep(&Extractor::product(), seeds, arguments.jobs, tell);
     let seconds = started.elapsed().as_secs_f64();
-    println!("{report}");
-    println!(
-        "{:.0} seeds/s in {seconds:.1} s",
-        report.runs as f64 / seconds
-    );
-    conclude(arguments, &report, failures)
+    let rate = (sweep.report.runs + sweep.failed.len() as u64) as f64 / seconds;
+    println!("{}{rate:.0} seeds/s in {seconds:.1} s", sweep.report);
+    println!("trace hash {:016x}", sweep.trace_hash);
+    conclude(arguments, sweep)
 }
 
 #[expect(
@@ -70,51 +82,27 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Runs seeds until there are no more.
-fn work(next: &AtomicU64, seeds: &Range<u64>) -> (Report, Vec<(u64, Box<Failure>)>) {
-    let scenarios = seeded::Scenarios::default();
-    let (mut report, mut failures) = (Report::default(), Vec::new());
-    loop {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if !seeds.contains(&seed) {
-            return (report, failures);
-        }
-        match seeded::seed(&Extractor::product(), &scenarios, seed) {
-            Ok(one) => report.merge(&one),
-            Err(failure) => failures.push((seed, failure)),
-        }
-        let done = seed + 1 - seeds.start;
-        if done.is_multiple_of(1_000) {
-            eprintln!("{done} seeds");
-        }
+fn conclude(arguments: &Arguments, sweep: Sweep) -> anyhow::Result<()> {
+    for failure in sweep.failures {
+        let failure = match &arguments.commit {
+            Some(commit) => failure.at_commit(commit),
+            None => failure,
+        };
+        println!("\n{failure}");
     }
-}
-
-fn conclude(
-    arguments: &Arguments,
-    report: &Report,
-    mut failures: Vec<(u64, Box<Failure>)>,
-) -> anyhow::Result<()> {
-    failures.sort_by_key(|(seed, _)| *seed);
-    for (seed, failure) in failures.iter().take(FAILURES_SHOWN) {
-        println!("\nseed {seed}:\n{failure}");
+    let failed: Vec<_> = sweep.failed.iter().map(u64::to_string).collect();
+    ensure!(
+        failed.is_empty(),
+        "{} seeds broke a promise: {}",
+        failed.len(),
+        failed.join(" ")
+    );
+    let missing = sweep.report.reached.missing().next();
+    match missing.filter(|_| arguments.all_points) {
+        None => Ok(()),
+        Some(point) => bail!(
+            "never reached: {}; the search was too small, or can no longer get there",
+            point.words()
+        ),
     }
-    if !failures.is_empty() {
-        let seeds: Vec<_> = failures.iter().map(|(seed, _)| seed.to_string()).collect();
-        bail!(
-            "{} seeds broke a promise: {}",
-            failures.len(),
-            seeds.join(" ")
-        );
-    }
-    let missing = report
-        .reached
-        .missing()
-        .next()
-        .filter(|_| arguments.all_points);
-    missing
-        .map_or(Ok(()), |point| {
-            Err(anyhow!("never reached: {}", point.words()))
-        })
-        .context("the search was too small, or can no longer get there")
 }

@@ -20,7 +20,7 @@ use crate::disk::{Image, Model};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
 use crate::program::{End, Exit};
-use crate::search::{Failure, Fate, Lived, Report, State, Subject, combined, points_of};
+use crate::search::{Failure, Fate, Lived, Report, State, Subject, combined, points_of, told};
 use crate::tape::Tape;
 use crate::world::{Moment, World};
 
@@ -154,9 +154,15 @@ pub fn search(subject: Subject<'_>, model: Model, depth: usize) -> Result<Report
         Ok(()) => Ok(search.report),
         Err(violations) => {
             let case = search.case;
-            let (_, timeline) = replay(subject, model, &case);
+            let (replayed, timeline) = replay(subject, model, &case);
+            assert!(
+                replayed.starts_with(&violations),
+                "the program is not deterministic: {violations:?}, then {replayed:?}"
+            );
             Err(Box::new(Failure {
-                violations,
+                violations: replayed,
+                shortest: None,
+                command: subject.program.command(),
                 replay: format!(
                     "replay --exhaustive {case} --model {model:?} {}",
                     subject.scenario.arguments()
@@ -167,27 +173,26 @@ pub fn search(subject: Subject<'_>, model: Model, depth: usize) -> Result<Report
     }
 }
 
-/// Repeats one case: what is broken, and the timeline.
+/// Repeats one case: what is broken, and the timeline. After a crash that left a broken promise it
+/// goes on, to show what comes of that.
 pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation>, String) {
     let mut search = Search::new(subject, model);
     let mut branch = Branch::first(&subject);
+    let mut broken = Vec::new();
+    let mut add = |world: &World, violations: Vec<Violation>| {
+        let new = violations.into_iter().filter(|it| !broken.contains(it));
+        let new = told(world, new.collect());
+        broken.extend(new);
+        broken.clone()
+    };
     for crash in &case.0 {
         let (world, state) = branch.begin(true);
-        let lived = match search.crash(&world, &state, crash.operation, crash.moment) {
-            Ok(lived) => lived,
-            Err(violations) => return (violations, world.timeline()),
+        let next = match search.repeat(&world, &state, crash) {
+            Ok(next) => next,
+            Err(violations) => return (add(&world, violations), world.timeline()),
         };
-        let images = lived.disk.images(model, IMAGES_MAX).images;
-        let Some(image) = images.into_iter().nth(crash.image) else {
-            return (vec![planned("there is no such image")], world.timeline());
-        };
-        let next = State {
-            image,
-            ..search.after(&state, &lived)
-        };
-        if let Err(violations) = kept(subject.judge_state(&next, End::Open)) {
-            return (violations, world.timeline());
-        }
+        subject.note_state(&world, &next);
+        add(&world, subject.judge_state(&next, End::Open));
         branch = Branch {
             state: next,
             world: Some(world),
@@ -196,7 +201,10 @@ pub fn replay(subject: Subject<'_>, model: Model, case: &Case) -> (Vec<Violation
     }
     let (world, state) = branch.begin(true);
     let ended = search.finish(&world, &state);
-    (ended.err().unwrap_or_default(), world.timeline())
+    (
+        add(&world, ended.err().unwrap_or_default()),
+        world.timeline(),
+    )
 }
 
 fn planned(what: &str) -> Violation {
@@ -259,7 +267,8 @@ impl<'a> Search<'a> {
         let mut next = self.after(&state, &lived);
         let key = next.key_besides_disk();
         for (index, image) in images.images.into_iter().enumerate() {
-            self.last().image = index;
+            let last = self.last();
+            (last.image, last.arriving) = (index, 0);
             let key = combined(key, &image);
             next.image = image;
             self.judge(&next, key, &live)?;
@@ -275,7 +284,7 @@ impl<'a> Search<'a> {
         if !self.judged.insert(key) {
             return Ok(());
         }
-        self.report.reached.merge(self.subject.points(state, live));
+        self.report.reached.add(self.subject.points(state, live));
         kept(self.subject.judge_state(state, End::Open))
     }
 
@@ -317,7 +326,7 @@ impl<'a> Search<'a> {
         self.report.add_life(world);
         self.report
             .reached
-            .merge(points_of(state, &lived, world.life()));
+            .add(points_of(state, &lived, world.life()));
         kept(self.subject.judge_life(state, &lived))?;
         Ok(lived)
     }
@@ -343,6 +352,23 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Crashes once more as a case says; the state that was left.
+    fn repeat(
+        &mut self,
+        world: &World,
+        state: &State,
+        crash: &Crash,
+    ) -> Result<State, Vec<Violation>> {
+        let lived = self.crash(world, state, crash.operation, crash.moment)?;
+        let images = lived.disk.images(self.model, IMAGES_MAX).images;
+        let image = images.into_iter().nth(crash.image);
+        let image = image.ok_or_else(|| vec![planned("there is no such image")])?;
+        Ok(State {
+            image,
+            ..self.after(state, &lived)
+        })
+    }
+
     /// Lives a life to its end, which must be complete on every disk that a crash then leaves. How
     /// many operations it had.
     fn finish(&mut self, world: &World, state: &State) -> Result<u64, Vec<Violation>> {
@@ -363,6 +389,7 @@ impl<'a> Search<'a> {
         for image in lived.disk.images(self.model, IMAGES_MAX).images {
             next.image = image;
             self.report.images += 1;
+            self.subject.note_state(world, &next);
             kept(self.subject.judge_state(&next, end))?;
         }
         Ok(world.operations())

@@ -25,8 +25,9 @@ use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::History;
 use crate::program::{Done, DumpDone, End, Exit, Program};
 use crate::scenario::{Dumps, Place, Scenario, VARIANTS};
-use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of};
-use crate::sometimes::Sometimes;
+use crate::search::shrink::shrink;
+use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of, told};
+use crate::sometimes::{Reached, Sometimes};
 use crate::tape::Tape;
 use crate::world::{Moment, World};
 
@@ -100,10 +101,13 @@ pub fn run(program: &dyn Program, scenarios: &Scenarios, tape: &Tape, is_logged:
         state: State::first(&scenario),
         world,
         report: Report::default(),
+        reached: Reached::default(),
         forgiven: None,
     };
     let violations = run.both_phases().err().unwrap_or_default();
+    let violations = told(&run.world, violations);
     run.report.runs = 1;
+    run.report.reached.add(run.reached);
     run.report.add_faults(&run.world);
     Outcome {
         violations,
@@ -123,16 +127,66 @@ pub fn seed(
     scenarios: &Scenarios,
     seed: u64,
 ) -> Result<Report, Box<Failure>> {
+    judged(program, scenarios, seed).map(|outcome| outcome.report)
+}
+
+/// Runs one seed, and gives all that it came to if nothing was broken.
+pub(super) fn judged(
+    program: &dyn Program,
+    scenarios: &Scenarios,
+    seed: u64,
+) -> Result<Outcome, Box<Failure>> {
     let outcome = run(program, scenarios, &Tape::seeded(seed), false);
     if outcome.violations.is_empty() {
-        return Ok(outcome.report);
+        return Ok(outcome);
     }
     let logged = run(program, scenarios, &Tape::seeded(seed), true);
     Err(Box::new(Failure {
         violations: logged.violations,
+        command: program.command(),
         replay: format!("replay --seed {seed}"),
+        shortest: None,
         timeline: logged.timeline,
     }))
+}
+
+/// The most runs that make a failure short: a few seconds.
+const SHRINK_RUNS_MAX: usize = 4_000;
+
+/// The longest tape that is shown: more numbers are no help for people, nor on a command line.
+const TAPE_SHOWN_MAX: usize = 1_000;
+
+/// What is left of the failure of a seed when its tape is made short: as few choices as it takes to
+/// break the same promise first. The seed's own failure if it has none.
+pub fn shrunk(
+    program: &dyn Program,
+    scenarios: &Scenarios,
+    seed: u64,
+    failure: Box<Failure>,
+) -> Box<Failure> {
+    let first = |violations: &[Violation]| violations.first().map(|it| it.guarantee);
+    let expected = first(&failure.violations);
+    let recording = {
+        let tape = Tape::seeded(seed);
+        run(program, scenarios, &tape, false);
+        tape.recording()
+    };
+    let shortest = shrink(recording, SHRINK_RUNS_MAX, |numbers| {
+        let tape = Tape::recorded(numbers.to_vec());
+        let outcome = run(program, scenarios, &tape, false);
+        (first(&outcome.violations) == expected).then(|| tape.recording())
+    });
+    if shortest.len() > TAPE_SHOWN_MAX {
+        return failure;
+    }
+    let logged = run(program, scenarios, &Tape::recorded(shortest.clone()), true);
+    let numbers: Vec<_> = shortest.iter().map(u32::to_string).collect();
+    Box::new(Failure {
+        violations: logged.violations,
+        shortest: Some(format!("replay --tape {}", numbers.join(","))),
+        timeline: logged.timeline,
+        ..*failure
+    })
 }
 
 type Broken = Vec<Violation>;
@@ -146,6 +200,7 @@ struct Run<'a> {
     /// The world of the life at hand, or of the last one.
     world: World,
     report: Report,
+    reached: Reached,
     /// What was reported before the disk damaged it; the next life has to tell.
     forgiven: Option<Done>,
 }
@@ -176,9 +231,7 @@ impl Run<'_> {
         let live = lived.disk.live();
         let end = End::of(&lived.exit, &lived.record, false);
         self.goes_on(&lived, image);
-        self.report
-            .reached
-            .merge(self.subject.points(&self.state, &live));
+        self.reached.merge(self.subject.points(&self.state, &live));
         self.judge(end)
     }
 
@@ -216,10 +269,8 @@ impl Run<'_> {
             .live(&self.world, &self.state, fate)
             .map_err(|it| vec![it])?;
         self.report.add_life(&self.world);
-        self.report
-            .reached
+        self.reached
             .merge(points_of(&self.state, &lived, self.world.life()));
-        self.note_life(&lived);
         let mut violations = self.subject.judge_life(&self.state, &lived);
         violations.extend(self.told_damage(&lived));
         if violations.is_empty() {
@@ -227,12 +278,6 @@ impl Run<'_> {
         } else {
             Err(violations)
         }
-    }
-
-    fn note_life(&self, lived: &Lived) {
-        self.world.note("life.ends", || {
-            format!("{:?}, reported {:?}", lived.exit, lived.record.reported)
-        });
     }
 
     /// A life that goes on from less than was reported has told so, or could not even begin.
@@ -288,6 +333,7 @@ impl Run<'_> {
 
     fn judge(&mut self, end: End) -> Result<(), Broken> {
         self.report.images += 1;
+        self.subject.note_state(&self.world, &self.state);
         let violations = self.subject.judge_state(&self.state, end);
         if violations.is_empty() {
             Ok(())
@@ -382,7 +428,7 @@ impl Run<'_> {
         let stored = self.state.server.stored().len();
         let history = &mut self.state.history;
         if history.submitted[kind as usize] > 0 {
-            self.report.reached.add(Sometimes::ChangedDump);
+            self.reached.add(Sometimes::ChangedDump);
         }
         forget_dump(history, kind, stored);
         self.judge(End::Open)
