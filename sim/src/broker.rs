@@ -234,7 +234,7 @@ const fn summary(event: &Event) -> (&'static str, u64) {
 
 impl Broker for Client {
     fn submit(&mut self, command: Command) {
-        if self.world.begin().is_err() {
+        if self.world.begin("broker.submit").is_err() {
             return;
         }
         self.world.note("broker.submit", || format!("{command:?}"));
@@ -251,7 +251,7 @@ impl Broker for Client {
     }
 
     fn poll(&mut self, deadline: Instant) -> Option<Event> {
-        self.world.begin().ok()?;
+        self.world.begin("broker.poll").ok()?;
         let woken = self.woken.swap(false, Ordering::Relaxed);
         let event = self.wait(if woken { Instant::ORIGIN } else { deadline });
         self.report(event.as_ref());

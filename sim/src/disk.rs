@@ -13,6 +13,7 @@
 //!
 //! - a sync that fails leaves the pages clean and *not durable*: the next sync of this file succeeds
 //!   and saves nothing of them (see `disk/node.rs`);
+//! - a disk that is full stays so for a while;
 //! - a sync of a directory that fails may be repeated: its names stay in the journal.
 //!
 //! Reads and writes may be short, as POSIX allows at any time. A file at rest may rot
@@ -37,8 +38,10 @@ use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use discogs_extractor::fs::{FileRead, FileSystem, FileWrite, Lock, Metadata};
+use discogs_extractor::time::Instant;
 
 use crate::faults::Fault;
 use crate::tape::Tape;
@@ -167,6 +170,13 @@ pub struct Planned {
     pub failure: Failure,
 }
 
+/// How long a disk stays full, by the tape.
+const FULL_FOR: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(60),
+    Duration::from_secs(3600),
+];
+
 /// The disk of one life. Clones are handles of the same disk.
 #[derive(Clone)]
 pub struct Disk(Arc<Inner>);
@@ -183,6 +193,8 @@ struct State {
     nodes_made: u64,
     names: Namespace,
     planned: Vec<Planned>,
+    /// Until when there is no space.
+    full_until: Option<Instant>,
     /// Whether a timeline is kept.
     logs: bool,
     /// For the timeline: what the operation at hand did.
@@ -256,7 +268,7 @@ impl Disk {
         name: &Name,
         effect: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.0.world.begin()?;
+        self.0.world.begin(operation.name())?;
         let result = self.attempt(operation, name, effect);
         self.0.world.end()?;
         result
@@ -297,9 +309,17 @@ impl Disk {
             return planned;
         }
         let Inner { world, tape, .. } = &*self.0;
-        world
-            .pick(operation.faults(), tape, operation.name())
-            .map(Failure::of)
+        let needs_space = operation.faults().contains(&Fault::NoSpace);
+        if needs_space && state.full_until.is_some_and(|until| world.now() < until) {
+            world.fire(Fault::NoSpace);
+            return Some(Failure::NoSpace);
+        }
+        let fault = world.pick(operation.faults(), tape, operation.name())?;
+        if fault == Fault::NoSpace {
+            let lasts = FULL_FOR[tape.choose("disk.full_for", FULL_FOR.len() as u32) as usize];
+            state.full_until = Some(world.now() + lasts);
+        }
+        Some(Failure::of(fault))
     }
 
     fn report(

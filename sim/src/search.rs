@@ -23,7 +23,7 @@ use crate::scenario::{Place, Scenario};
 use crate::scene::{Delivery, Scene};
 use crate::sometimes::{Reached, Sometimes, Tally};
 use crate::trace::Trace;
-use crate::world::{Moment, World};
+use crate::world::{Crash, World};
 
 pub mod exhaustive;
 pub mod seeded;
@@ -89,7 +89,7 @@ pub struct Subject<'a> {
 /// What happens to one life from outside.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    crash: Option<(u64, Moment)>,
+    crash: Option<Crash>,
     stop_at: Option<u64>,
 }
 
@@ -119,8 +119,8 @@ impl<'a> Subject<'a> {
         let from = self.done(&state.image)?;
         let mut life = Life::new(self.scenario, world, &state.image, &state.server, from);
         life.stop_at = fate.stop_at;
-        if let Some((operation, moment)) = fate.crash {
-            world.crash_at(operation, moment);
+        if let Some(crash) = fate.crash {
+            world.crash(crash);
         }
         if world.life() == 1 {
             self.scenario

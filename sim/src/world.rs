@@ -108,10 +108,19 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// Where a life is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// At the operation with a number, counted from 1 in each life.
+    At(u64, Moment),
+    /// After an operation with a name, counted from 1: after the third `disk.write`.
+    After(&'static str, u64),
+}
+
 #[derive(Clone, Debug)]
 struct State {
     operations: u64,
-    crash: Option<(u64, Moment)>,
+    crash: Option<Crash>,
     frozen: bool,
     calls_after_death: u32,
     trace: Trace,
@@ -197,9 +206,14 @@ impl World {
         Self::of(tape, clock, faults, self.0.life + 1, log, state)
     }
 
-    /// Arranges for the world to freeze at operation `number`, counted from 1 in each life.
+    /// Arranges for the world to freeze.
+    pub fn crash(&self, crash: Crash) {
+        self.lock().crash = Some(crash);
+    }
+
+    /// Arranges for the world to freeze at operation `number`.
     pub fn crash_at(&self, number: u64, moment: Moment) {
-        self.lock().crash = Some((number, moment));
+        self.crash(Crash::At(number, moment));
     }
 
     /// Freezes the world now.
@@ -296,11 +310,16 @@ impl World {
     }
 
     /// Begins a numbered operation, unless the process is dead or dies here.
-    pub(crate) fn begin(&self) -> Result<(), Frozen> {
+    pub(crate) fn begin(&self, what: &'static str) -> Result<(), Frozen> {
         self.pause();
         let mut state = self.lock();
         state.alive()?;
         state.operations += 1;
+        if let Some(Crash::After(name, left)) = &mut state.crash
+            && *name == what
+        {
+            *left = left.saturating_sub(1);
+        }
         self.0.clock.advance(OPERATION_TAKES);
         let dies = state.dies(Moment::Before);
         drop(state);
@@ -395,7 +414,11 @@ impl State {
     }
 
     fn dies(&self, moment: Moment) -> bool {
-        self.crash == Some((self.operations, moment))
+        match self.crash {
+            Some(Crash::At(number, at)) => (number, at) == (self.operations, moment),
+            Some(Crash::After(_, left)) => left == 0 && moment == Moment::After,
+            None => false,
+        }
     }
 
     fn alive(&mut self) -> Result<(), Frozen> {
@@ -420,7 +443,7 @@ mod tests {
     }
 
     fn operation(world: &World, effect: &mut u32) -> Result<(), Frozen> {
-        world.begin()?;
+        world.begin("test")?;
         *effect += 1;
         world.end()
     }
@@ -442,6 +465,20 @@ mod tests {
     fn a_crash_falls_before_or_after_an_operation() {
         check(Moment::Before, (1, 1));
         check(Moment::After, (2, 1));
+    }
+
+    #[test]
+    fn a_crash_falls_after_an_operation_with_a_name() {
+        let world = world();
+        world.crash(Crash::After("test", 2));
+        world
+            .begin("other")
+            .and_then(|()| world.end())
+            .expect("alive");
+        let mut effects = 0;
+        operation(&world, &mut effects).expect("alive");
+        assert_eq!(operation(&world, &mut effects), Err(Frozen));
+        assert_eq!((effects, world.operations()), (2, 3));
     }
 
     #[test]

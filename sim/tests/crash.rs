@@ -146,22 +146,22 @@ fn a_seed_and_its_recording_are_the_same_run() {
 
 /// Of seeds 0, 1, 2 and so on.
 const TRACE_HASHES: [u64; 16] = [
-0x56b4_18ee_8672_ff48,
-0x34ad_2be3_196b_9517,
-0xa23d_62af_965b_afeb,
-0x678e_1bf5_e880_69bf,
-0xfdc7_097d_fd9c_b491,
-0xc0ac_62fc_1484_a6e4,
-0xb70a_9918_50b2_889c,
-0x6acb_3ef9_d43f_a5af,
-0x1c11_acfe_0e86_976d,
-0x6df7_a341_34ed_d600,
-0xacab_b515_011f_3f0f,
-0x7a66_94b9_9210_c3bb,
-0x4d8c_b92a_e52a_b566,
-0x2698_54cb_dcae_6221,
-0xe3a8_00bc_7e40_9828,
-0x24e9_f540_020f_9488,
+    0x56b4_18ee_8672_ff48,
+    0x34ad_2be3_196b_9517,
+    0xa23d_62af_965b_afeb,
+    0x678e_1bf5_e880_69bf,
+    0xfdc7_097d_fd9c_b491,
+    0xc0ac_62fc_1484_a6e4,
+    0xb70a_9918_50b2_889c,
+    0x6acb_3ef9_d43f_a5af,
+    0x1c11_acfe_0e86_976d,
+    0x6df7_a341_34ed_d600,
+    0xacab_b515_011f_3f0f,
+    0x7a66_94b9_9210_c3bb,
+    0x4d8c_b92a_e52a_b566,
+    0x2698_54cb_dcae_6221,
+    0xe3a8_00bc_7e40_9828,
+    0x24e9_f540_020f_9488,
 ];
 
 /// In debug and release builds and on every machine: `ci/test` and `ci/sim` hold the same list.

@@ -68,7 +68,7 @@ fn a_failing_seed_is_shown_as_the_shortest_run_that_breaks_the_same() {
     assert_eq!(
         tape.iter().filter(|&&number| number != 0).count(),
         2,
-        "{tape:?}"
+        "{tape:?} {failure}"
     );
     assert!(failure.timeline.contains("[Nack]"), "{failure}");
 

@@ -316,16 +316,13 @@ fn with(parts: &[Part], index: usize, part: Part) -> Vec<Part> {
     parts
 }
 
-/// Tears one of the changes that survive, or none.
+/// Tears one of the changes, or none.
 fn draw_torn(parts: Vec<Part>, tape: &Tape) -> Vec<Part> {
     let n = u32::try_from(parts.len()).expect("the changes fit in memory");
     let torn = tape.choose("image.torn", n + 1);
     let Some(index) = torn.checked_sub(1).map(|index| index as usize) else {
         return parts;
     };
-    if parts[index] != Part::Whole {
-        return parts;
-    }
     let part = [Part::Short, Part::Garbage][tape.choose("image.torn.how", 2) as usize];
     with(&parts, index, part)
 }

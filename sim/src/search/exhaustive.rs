@@ -22,7 +22,7 @@ use crate::guarantee::{Guarantee, Violation};
 use crate::program::{End, Exit};
 use crate::search::{Failure, Fate, Lived, Report, State, Subject, combined, points_of, told};
 use crate::tape::Tape;
-use crate::world::{Moment, World};
+use crate::world::{self, Moment, World};
 
 /// The most images of one crash: beyond that a scenario is too large to be searched.
 const IMAGES_MAX: usize = 20_000;
@@ -339,7 +339,7 @@ impl<'a> Search<'a> {
         moment: Moment,
     ) -> Result<Lived, Vec<Violation>> {
         let fate = Fate {
-            crash: Some((operation, moment)),
+            crash: Some(world::Crash::At(operation, moment)),
             ..Fate::default()
         };
         let lived = self.live(world, state, fate)?;

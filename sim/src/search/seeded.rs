@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use discogs_extractor::dump::Kind;
 
-use crate::disk::{Disk, Image, Model};
+use crate::disk::{Disk, Image, Model, Operation};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::History;
@@ -29,7 +29,7 @@ use crate::search::shrink::shrink;
 use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of, told};
 use crate::sometimes::{Reached, Sometimes};
 use crate::tape::Tape;
-use crate::world::{Moment, World};
+use crate::world::{Crash, Moment, World};
 
 /// The longest that a life without faults may take. An alarm of five minutes may still be on.
 const LIVENESS_MAX: Duration = Duration::from_secs(30 * 60);
@@ -342,28 +342,41 @@ impl Run<'_> {
         }
     }
 
-    /// Whether and when the life crashes, and whether somebody wants it to stop.
+    /// Whether and where the life crashes, and whether somebody wants it to stop.
     fn fate(&self) -> Fate {
-        let within = |label| [40, 200, 1000, 4000][self.tape.choose(label, 4) as usize];
-        let at = |label| 1 + u64::from(self.tape.choose(label, within("search.within")));
-        let moment = |chosen| [Moment::Before, Moment::After][chosen as usize];
-        let crashes = self.tape.choose_weighted("search.crashes", &[1, 4]) == 1;
+        const CRASHES: [u32; 3] = [2, 5, 3];
+        let crash = match self.tape.choose_weighted("search.crashes", &CRASHES) {
+            0 => None,
+            1 => {
+                let number = self.operation("search.crash_at");
+                let moment = [Moment::Before, Moment::After];
+                let moment = moment[self.tape.choose("search.moment", 2) as usize];
+                Some(Crash::At(number, moment))
+            }
+            // What is written and not synced yet is what a crash damages most.
+            _ => {
+                let nth = 1 + self.tape.choose("search.crash_after", 12);
+                Some(Crash::After(Operation::Write.name(), u64::from(nth)))
+            }
+        };
         let stops = self.tape.choose_weighted("search.stops", &[5, 1]) == 1;
         Fate {
-            crash: crashes.then(|| {
-                (
-                    at("search.crash_at"),
-                    moment(self.tape.choose("search.moment", 2)),
-                )
-            }),
-            stop_at: stops.then(|| at("search.stop_at")),
+            crash,
+            stop_at: stops.then(|| self.operation("search.stop_at")),
         }
+    }
+
+    /// The number of an operation, more often one that a life comes to.
+    fn operation(&self, label: &'static str) -> u64 {
+        const WITHIN: [u32; 4] = [100, 30, 300, 1000];
+        let within = self.tape.choose_weighted("search.within", &[4, 2, 3, 1]);
+        1 + u64::from(self.tape.choose(label, WITHIN[within as usize]))
     }
 
     /// What the end of a life does to the disk. The process may die and the power fail later.
     fn model(&self) -> Model {
         const MODELS: [Model; 4] = [Model::Kill, Model::Full, Model::Torn, Model::Strict];
-        MODELS[self.tape.choose_weighted("search.model", &[3, 4, 2, 1]) as usize]
+        MODELS[self.tape.choose_weighted("search.model", &[2, 3, 4, 1]) as usize]
     }
 
     /// Between two lives: somebody replaces a dump, or the disk damages the marker.

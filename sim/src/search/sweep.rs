@@ -13,7 +13,7 @@ use crate::search::{Failure, Report, seeded};
 use crate::trace::Trace;
 
 /// How many failures are kept, each made short.
-pub const FAILURES_MAX: usize = 5;
+pub const FAILURES_MAX: usize = 3;
 
 /// What many seeds came to.
 #[derive(Debug, Default)]
