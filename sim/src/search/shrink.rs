@@ -50,8 +50,8 @@ impl<F: FnMut(&[u32]) -> Option<Vec<u32>>> Shrinker<F> {
             zeroed[start..end].fill(0);
             let mut cut = self.shortest.clone();
             cut.drain(start..end);
-            self.tries(cut);
-            self.tries(zeroed);
+            self.tries(&cut);
+            self.tries(&zeroed);
             end = start.min(self.shortest.len());
         }
     }
@@ -66,19 +66,19 @@ impl<F: FnMut(&[u32]) -> Option<Vec<u32>>> Shrinker<F> {
                 lowered
             };
             let (halved, less) = (lowered(number / 2), lowered(number.saturating_sub(1)));
-            if !self.tries(halved) && !self.tries(less) {
+            if !self.tries(&halved) && !self.tries(&less) {
                 index += 1;
             }
         }
     }
 
     /// Keeps a tape if it is simpler and fails.
-    fn tries(&mut self, tape: Vec<u32>) -> bool {
-        if !is_simpler(&tape, &self.shortest) || self.runs_left == 0 {
+    fn tries(&mut self, tape: &[u32]) -> bool {
+        if !is_simpler(tape, &self.shortest) || self.runs_left == 0 {
             return false;
         }
         self.runs_left -= 1;
-        let Some(recording) = (self.fails)(&tape) else {
+        let Some(recording) = (self.fails)(tape) else {
             return false;
         };
         let is_progress = is_simpler(&recording, &self.shortest);
