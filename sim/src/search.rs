@@ -5,7 +5,8 @@
 //! is one life: it is lived, frozen, judged by what it did; then each disk that its crash can leave
 //! is judged by what the program would go on from.
 //!
-//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws.
+//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws; [`single`] takes
+//! one step with each single fault.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::world::{Moment, World};
 
 pub mod exhaustive;
 pub mod seeded;
+pub mod single;
 
 /// What lies between two lives.
 #[derive(Clone, Debug)]
@@ -189,6 +191,15 @@ impl<'a> Subject<'a> {
             }
         }
         reached
+    }
+}
+
+/// Nothing is broken, or this is.
+fn kept(violations: Vec<Violation>) -> Result<(), Vec<Violation>> {
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(violations)
     }
 }
 
