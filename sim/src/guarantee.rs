@@ -27,7 +27,7 @@ pub enum Guarantee {
     EndsLast,
     /// A message has the same identity, sequence and bytes on every attempt.
     StableIdentity,
-    /// Without faults a run ends, complete, in a bounded time.
+    /// Once faults stop, a run ends, complete, in a bounded time.
     Ends,
     /// A run that is asked to stop publishes at most a window more.
     Stops,
@@ -94,7 +94,7 @@ impl Guarantee {
             Self::InOrder => "first deliveries come in the order of the records",
             Self::EndsLast => "the end of a dump or version is announced after all that it ends",
             Self::StableIdentity => "identity, sequence and bytes are the same on every attempt",
-            Self::Ends => "without faults a run ends, complete, in a bounded time",
+            Self::Ends => "once faults stop, a run ends, complete, in a bounded time",
             Self::Stops => "a run that is asked to stop publishes at most a window more",
             Self::FailsForAReason => {
                 "a run fails only for a reason that cannot be retried, and tells it"

@@ -29,3 +29,5 @@ pub mod oracles;
 pub mod scene;
 
 pub mod search;
+
+pub mod bugs;
