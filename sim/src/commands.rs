@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub(crate) mod bugs;
 pub(crate) mod exhaustive;
 pub(crate) mod explore;
 pub(crate) mod fixtures;

@@ -47,6 +47,9 @@ pub struct Extractor {
     pub seams: Seams,
 }
 
+/// Wraps a saver, or puts another on the file system into its place.
+pub type WrapSaver = fn(Box<dyn Saver>, &Arc<dyn FileSystem>) -> Box<dyn Saver>;
+
 /// What can be replaced. Each function gets the real piece and returns what is used; state that a
 /// bug needs lives in what it returns, one for each life.
 #[derive(Clone, Copy)]
@@ -59,8 +62,8 @@ pub struct Seams {
     pub options: fn(Options) -> Options,
     /// What is made of the disk on start, also for the oracles.
     pub plan: fn(&dyn FileSystem, Plan) -> Plan,
-    /// Where saves go.
-    pub saver: fn(Box<dyn Saver>) -> Box<dyn Saver>,
+    /// Where saves go; they may go to the file system by another way.
+    pub saver: WrapSaver,
     /// Where records come from.
     pub dumps: fn(Box<dyn Open>) -> Box<dyn Open>,
     /// The loop.
@@ -75,7 +78,7 @@ impl Default for Seams {
             broker: |it| it,
             options: |it| it,
             plan: |_, it| it,
-            saver: |it| it,
+            saver: |it, _| it,
             dumps: |it| it,
             run: driver::run,
         }
@@ -167,7 +170,7 @@ impl Extractor {
             clock: &clock,
             broker: &mut broker,
             saver: &mut Claiming {
-                inner: (self.seams.saver)(Box::new(desk)),
+                inner: (self.seams.saver)(Box::new(desk), &fs),
                 claims: claims.clone(),
                 world: life.world.clone(),
                 probe: life.probe.clone(),

@@ -85,6 +85,9 @@ impl Fault {
         Self::Blocked,
     ];
 
+    /// Those that keep a single message out, while others behind it get in.
+    pub const ONE_BY_ONE: [Self; 4] = [Self::Nack, Self::Return, Self::Refuse, Self::Drop];
+
     const fn bit(self) -> u32 {
         1 << self as u8
     }

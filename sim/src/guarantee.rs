@@ -27,8 +27,10 @@ pub enum Guarantee {
     EndsLast,
     /// A message has the same identity, sequence and bytes on every attempt.
     StableIdentity,
-    /// Without faults a run ends, complete, in a bounded time.
+    /// Once faults stop, a run ends, complete, in a bounded time.
     Ends,
+    /// A run that is asked to stop publishes at most a window more.
+    Stops,
     /// A run that fails has a reason that cannot be retried, and tells it.
     FailsForAReason,
     /// At every opportunity to save, less than an interval is unsaved.
@@ -43,7 +45,7 @@ pub enum Guarantee {
     BrokerContract,
     /// The program never panics.
     NoPanic,
-    /// A damaged state is told, never passed over.
+    /// Damage, of the state or of a dump, is told, never passed over.
     ToldDamage,
     /// What a search planned did happen; otherwise it has tested nothing.
     PlannedHappened,
@@ -51,7 +53,7 @@ pub enum Guarantee {
 
 impl Guarantee {
     /// All guarantees.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NeverAhead,
         Self::Durable,
         Self::WholeMarker,
@@ -64,6 +66,7 @@ impl Guarantee {
         Self::EndsLast,
         Self::StableIdentity,
         Self::Ends,
+        Self::Stops,
         Self::FailsForAReason,
         Self::BoundedLag,
         Self::TrueCounters,
@@ -91,7 +94,8 @@ impl Guarantee {
             Self::InOrder => "first deliveries come in the order of the records",
             Self::EndsLast => "the end of a dump or version is announced after all that it ends",
             Self::StableIdentity => "identity, sequence and bytes are the same on every attempt",
-            Self::Ends => "without faults a run ends, complete, in a bounded time",
+            Self::Ends => "once faults stop, a run ends, complete, in a bounded time",
+            Self::Stops => "a run that is asked to stop publishes at most a window more",
             Self::FailsForAReason => {
                 "a run fails only for a reason that cannot be retried, and tells it"
             }
@@ -101,7 +105,7 @@ impl Guarantee {
             Self::CleanEnd => "a complete run leaves no temporary file behind",
             Self::BrokerContract => "the contract of the broker is kept",
             Self::NoPanic => "the program never panics",
-            Self::ToldDamage => "a damaged state is told, never passed over",
+            Self::ToldDamage => "damage is told, never passed over",
             Self::PlannedHappened => "what a search planned did happen",
         }
     }

@@ -50,3 +50,5 @@ pub mod oracles;
 pub mod scene;
 
 pub mod search;
+
+pub mod bugs;

@@ -22,6 +22,8 @@ enum Command {
     Exhaustive(commands::exhaustive::Arguments),
     /// Repeat one run and show its timeline
     Replay(commands::replay::Arguments),
+    /// Find the planted bugs: the proof that the searches have teeth
+    Bugs(commands::bugs::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,5 +32,6 @@ fn main() -> anyhow::Result<()> {
         Command::Explore(arguments) => commands::explore::run(&arguments),
         Command::Exhaustive(arguments) => commands::exhaustive::run(&arguments),
         Command::Replay(arguments) => commands::replay::run(&arguments),
+        Command::Bugs(arguments) => commands::bugs::run(&arguments),
     }
 }

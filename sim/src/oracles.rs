@@ -19,7 +19,7 @@ use discogs_extractor::dump::Kind;
 use crate::broker::Stored;
 use crate::guarantee::{Guarantee, Violation};
 use crate::program::{Done, End, Exit, Record, Sight};
-use crate::scenario::Place;
+use crate::scenario::{Place, Scenario};
 use crate::scene::{Delivery, Scene};
 
 pub mod state;
@@ -27,7 +27,7 @@ pub mod state;
 /// What the lives so far oblige the next ones to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct History {
-    /// The last checkpoint that was reported as saved.
+    /// The furthest that was reported as saved.
     pub reported: Done,
     /// Whether one was, and nothing has damaged it since.
     pub has_saved: bool,
@@ -49,7 +49,8 @@ impl History {
     /// Adds a life.
     pub fn add(&mut self, record: &Record) {
         if let Some(reported) = record.reported {
-            self.reported = reported;
+            // Whoever goes back, and says so, has still lost what was reported before.
+            self.reported = self.reported.joined(&reported);
             self.has_saved = true;
             self.is_rotten = false;
         }
@@ -148,7 +149,7 @@ fn never_ahead_of(scene: &Scene<'_>, kind: Kind, done: Done) -> Option<Violation
     what.map(|what| broken(Guarantee::NeverAhead, what))
 }
 
-/// What the program would go on from is not behind the last checkpoint that it reported.
+/// What the program would go on from is not behind any checkpoint that it reported.
 pub fn durable(history: &History, done: Done) -> Option<Violation> {
     let reported = history.reported;
     (history.has_saved && !done.covers(&reported)).then(|| {
@@ -268,6 +269,30 @@ pub fn no_panic(exit: &Exit) -> Option<Violation> {
         Exit::Panicked(message) => Some(broken(Guarantee::NoPanic, message.clone())),
         _ => None,
     }
+}
+
+/// A run over a damaged dump fails, names the file, and has saved every record before the damage.
+pub fn told_damage(
+    scene: &Scene<'_>,
+    damaged: Kind,
+    exit: &Exit,
+    record: &Record,
+) -> Option<Violation> {
+    let path = Scenario::dump_path(damaged);
+    let is_told = matches!(exit, Exit::Failed(error) if error.contains(&*path.to_string_lossy()));
+    if !is_told {
+        let what = format!(
+            "{} is damaged, and the run ended as {exit:?}",
+            path.display()
+        );
+        return Some(broken(Guarantee::ToldDamage, what));
+    }
+    let saved = record.reported.unwrap_or_default().dump(damaged).records;
+    let whole = scene.truth(damaged).records();
+    (saved != whole).then(|| {
+        let what = format!("{damaged}: {saved} records were saved, {whole} are whole");
+        broken(Guarantee::NothingLost, what)
+    })
 }
 
 /// Everything that must hold once a run is complete.

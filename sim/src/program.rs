@@ -135,6 +135,17 @@ impl Done {
         self.dumps[kind as usize]
     }
 
+    /// The further of the two everywhere.
+    #[must_use]
+    pub fn joined(mut self, other: &Self) -> Self {
+        for (own, other) in self.dumps.iter_mut().zip(&other.dumps) {
+            own.records = own.records.max(other.records);
+            own.is_completed |= other.is_completed;
+        }
+        self.is_announced |= other.is_announced;
+        self
+    }
+
     /// Whether this is at least as far as `other` everywhere.
     pub fn covers(&self, other: &Self) -> bool {
         let pairs = self.dumps.iter().zip(&other.dumps);
@@ -175,6 +186,28 @@ pub struct Life<'a> {
     pub stop: Arc<AtomicBool>,
     /// After how many operations somebody wants that.
     pub stop_at: Option<u64>,
+    /// What stands between the program and the world.
+    pub physics: Physics,
+}
+
+/// What stands between the program and the disk and broker: nothing, unless the simulator itself is
+/// put to the test ([`crate::bugs::mutants`]).
+#[derive(Clone, Copy)]
+pub struct Physics {
+    /// The disk as the program meets it.
+    pub file_system: fn(Arc<dyn FileSystem>) -> Arc<dyn FileSystem>,
+    /// The simulated RabbitMQ as the program meets it.
+    pub broker: fn(Box<dyn Broker>, VirtualClock) -> Box<dyn Broker>,
+}
+
+impl Default for Physics {
+    /// The world as it is.
+    fn default() -> Self {
+        Self {
+            file_system: |it| it,
+            broker: |it, _| it,
+        }
+    }
 }
 
 /// What a panic carries that only leaves a dead world.
@@ -199,18 +232,37 @@ impl<'a> Life<'a> {
             probe: Probe::new(done, Kind::ALL.map(truths)),
             stop: Arc::default(),
             stop_at: None,
+            physics: Physics::default(),
+        }
+    }
+
+    /// The same life with something between the program and the world.
+    #[must_use]
+    pub fn with_physics(&self, physics: Physics) -> Self {
+        Self {
+            world: self.world.clone(),
+            disk: self.disk.clone(),
+            server: self.server.clone(),
+            scenario: self.scenario,
+            probe: self.probe.clone(),
+            stop: Arc::clone(&self.stop),
+            stop_at: self.stop_at,
+            physics,
         }
     }
 
     /// The disk as the product sees it.
     pub fn file_system(&self) -> Arc<dyn FileSystem> {
-        Arc::new(self.disk.clone())
+        (self.physics.file_system)(Arc::new(self.disk.clone()))
     }
 
     /// The broker of the scenario, recorded. The spool works on `fs`, inline.
     pub fn broker(&self, fs: &Arc<dyn FileSystem>) -> Box<dyn Broker> {
         let inner: Box<dyn Broker> = match self.scenario.place {
-            Place::RabbitMq => Box::new(self.server.client(&self.world)),
+            Place::RabbitMq => (self.physics.broker)(
+                Box::new(self.server.client(&self.world)),
+                self.world.clock(),
+            ),
             Place::Spool => Box::new(Inline {
                 spool: Spool::new(
                     Arc::clone(fs),
@@ -228,6 +280,7 @@ impl<'a> Life<'a> {
             scenario: self.scenario.clone(),
             stop: Arc::clone(&self.stop),
             stop_at: self.stop_at,
+            after_stop: 0,
         })
     }
 
@@ -437,10 +490,18 @@ struct Recorded {
     scenario: Scenario,
     stop: Arc<AtomicBool>,
     stop_at: Option<u64>,
+    /// Messages submitted after somebody wanted the run to stop.
+    after_stop: usize,
 }
 
 impl Recorded {
     fn submitted(&mut self, tag: Tag, message: &Arc<Message>) {
+        self.after_stop += usize::from(self.stop.load(Ordering::Relaxed));
+        let window = self.scenario.options.window_messages;
+        if self.after_stop == window + 1 {
+            let what = format!("more than a window of {window} was published after the request");
+            self.probe.violated(Guarantee::Stops, what);
+        }
         let mut record = self.probe.0.record.borrow_mut();
         record.attempts.push(Arc::clone(message));
         record.sent.insert(tag, Arc::clone(message));

@@ -6,6 +6,7 @@
 //! dump exists in two variants with other bytes, so that a search can change a dump between two
 //! lives; which one is on the disk, the [image](Image) knows.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use discogs_extractor::marker::Paths;
 use discogs_extractor::record::Ordinal;
 use discogs_extractor::saves::SaveOptions;
 use discogs_extractor::spool;
+use flate2::read::MultiGzDecoder;
 use serde_json::json;
 
 use crate::disk::{Image, Planned};
@@ -51,7 +53,7 @@ impl Place {
 }
 
 /// What must come of a dump: the message of each record, none for a record that is skipped.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truth {
     messages: Vec<Option<Vec<u8>>>,
 }
@@ -219,6 +221,48 @@ fn message(kind: Kind, element: &Element) -> Vec<u8> {
     format!("{{\"type\":\"data\",\"sha256\":{sha256},{}", &record[1..]).into_bytes()
 }
 
+/// What the dump files are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shape {
+    /// One gzip member each.
+    #[default]
+    Whole,
+    /// Two gzip members each, which meet in the middle of the content.
+    TwoMembers,
+    /// The last dump ends with its root open.
+    RootOpen,
+    /// The last dump has a wrong checksum in its gzip trailer.
+    WrongChecksum,
+}
+
+impl Shape {
+    fn of(self, kind: Kind, whole: &[u8]) -> Vec<u8> {
+        let mut content = Vec::new();
+        let unzipped = MultiGzDecoder::new(whole).read_to_end(&mut content);
+        unzipped.expect("a dump that was just made");
+        match self {
+            Self::TwoMembers => {
+                let (first, second) = content.split_at(content.len() / 2);
+                [gzip(first), gzip(second)].concat()
+            }
+            Self::RootOpen if kind == DAMAGED => {
+                let end = format!("</{kind}>\n");
+                gzip(&content[..content.len() - end.len()])
+            }
+            Self::WrongChecksum if kind == DAMAGED => {
+                let mut bytes = whole.to_vec();
+                let checksum = bytes.len() - 8;
+                bytes[checksum] ^= 1;
+                bytes
+            }
+            _ => whole.to_vec(),
+        }
+    }
+}
+
+/// The dump that is damaged, if one is: the last, so that a run that passes over it looks complete.
+const DAMAGED: Kind = Kind::Releases;
+
 /// What a search runs on.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -234,6 +278,7 @@ pub struct Scenario {
     pub buffer_bytes: usize,
     /// Failures of the first life's disk.
     pub planned: Vec<Planned>,
+    shape: Shape,
 }
 
 impl Scenario {
@@ -251,6 +296,30 @@ impl Scenario {
             },
             buffer_bytes: 64,
             planned: Vec::new(),
+            shape: Shape::default(),
+        }
+    }
+
+    /// This with dumps of a shape.
+    #[must_use]
+    pub fn shaped(mut self, shape: Shape) -> Self {
+        let variants = |kind| {
+            let variant = |variant: &Variant| Variant {
+                bytes: Arc::new(shape.of(kind, &variant.bytes)),
+                truth: variant.truth.clone(),
+            };
+            self.dumps.variants(kind).each_ref().map(variant)
+        };
+        self.dumps = Dumps(Arc::new(Kind::ALL.map(variants)));
+        self.shape = shape;
+        self
+    }
+
+    /// The dump that no run can complete.
+    pub const fn damaged(&self) -> Option<Kind> {
+        match self.shape {
+            Shape::Whole | Shape::TwoMembers => None,
+            Shape::RootOpen | Shape::WrongChecksum => Some(DAMAGED),
         }
     }
 

@@ -5,7 +5,8 @@
 //! is one life: it is lived, frozen, judged by what it did; then each disk that its crash can leave
 //! is judged by what the program would go on from.
 //!
-//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws.
+//! [`exhaustive`] takes every step there is, [`seeded`] the steps that a tape draws; [`single`] takes
+//! one step with each single fault.
 
 use std::fmt;
 use std::path::Path;
@@ -28,6 +29,7 @@ use crate::world::{Crash, World};
 pub mod exhaustive;
 pub mod seeded;
 pub mod shrink;
+pub mod single;
 pub mod sweep;
 
 /// What lies between two lives.
@@ -239,6 +241,15 @@ fn told(world: &World, violations: Vec<Violation>) -> Vec<Violation> {
         world.note(BROKEN, || violation.to_string());
     }
     violations
+}
+
+/// Nothing is broken, or this is.
+fn kept(violations: Vec<Violation>) -> Result<(), Vec<Violation>> {
+    if violations.is_empty() {
+        Ok(())
+    } else {
+        Err(violations)
+    }
 }
 
 /// The points that a life shows.

@@ -4,9 +4,10 @@ use anyhow::bail;
 use sim::extractor::Extractor;
 use sim::guarantee::Violation;
 use sim::search::exhaustive::{self, Case};
-use sim::search::{Subject, seeded};
+use sim::search::{Subject, seeded, single};
 use sim::tape::Tape;
 
+use super::bugs;
 use super::exhaustive::Small;
 
 #[derive(clap::Args, Debug)]
@@ -21,16 +22,22 @@ pub(crate) struct Arguments {
     /// A case of the exhaustive search: 31b.2.0/7a.0.0, or none
     #[arg(long, group = "what")]
     exhaustive: Option<Case>,
+    /// A run with one fault of the broker: 0,0,4
+    #[arg(long, group = "what", value_delimiter = ',')]
+    fault: Option<Vec<u32>>,
+    /// A planted bug instead of the product
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
     #[command(flatten)]
     small: Small,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let (violations, timeline) = match (&arguments.exhaustive, arguments.seed) {
-        (Some(case), _) => of_case(arguments, case),
-        (None, Some(seed)) => of_tape(&Tape::seeded(seed)),
-        (None, None) => of_tape(&Tape::recorded(arguments.tape.clone().unwrap_or_default())),
+    let program = match &arguments.bug {
+        Some(name) => bugs::bug(name)?.program(),
+        None => Extractor::product(),
     };
+    let (violations, timeline) = repeated(arguments, &program);
     print!("{timeline}");
     for violation in &violations {
         println!("broken: {violation}");
@@ -42,17 +49,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of_case(arguments: &Arguments, case: &Case) -> (Vec<Violation>, String) {
+fn repeated(arguments: &Arguments, program: &Extractor) -> (Vec<Violation>, String) {
     let scenario = arguments.small.scenario();
     let subject = Subject {
-        program: &Extractor::product(),
+        program,
         scenario: &scenario,
     };
-    exhaustive::replay(subject, arguments.small.model, case)
+    let numbers = || arguments.tape.clone().unwrap_or_default();
+    match (&arguments.exhaustive, &arguments.fault, arguments.seed) {
+        (Some(case), ..) => exhaustive::replay(subject, arguments.small.model, case),
+        (_, Some(tape), _) => single::replay(subject, tape),
+        (_, _, Some(seed)) => of_tape(program, &Tape::seeded(seed)),
+        (None, None, None) => of_tape(program, &Tape::recorded(numbers())),
+    }
 }
 
-fn of_tape(tape: &Tape) -> (Vec<Violation>, String) {
-    let scenarios = seeded::Scenarios::default();
-    let outcome = seeded::run(&Extractor::product(), &scenarios, tape, true);
+fn of_tape(program: &Extractor, tape: &Tape) -> (Vec<Violation>, String) {
+    let outcome = seeded::run(program, &seeded::Scenarios::default(), tape, true);
     (outcome.violations, outcome.timeline)
 }

@@ -2,8 +2,8 @@
 //! leave and every number of messages that were on the wire and got in, go on from each, and, two
 //! crashes deep, crash again at every operation of that.
 //!
-//! Two crashes are not optional: "the first save of a resumed run starts from zero" needs a crash to
-//! be resumed from, and another to show.
+//! Two crashes are not optional: a recovery that removes what it recovers from needs a crash to be
+//! recovered from, and another to show.
 //!
 //! Most crashes leave a state that another crash has left before: the same disk, the same broker, the
 //! same obligations. Each is judged once, and gone on from once.
@@ -19,8 +19,11 @@ use std::str::FromStr;
 use crate::disk::{Image, Model};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
+use crate::oracles::told_damage;
 use crate::program::{End, Exit};
-use crate::search::{Failure, Fate, Lived, Report, State, Subject, combined, points_of, told};
+use crate::search::{
+    Failure, Fate, Lived, Report, State, Subject, combined, kept, points_of, told,
+};
 use crate::tape::Tape;
 use crate::world::{self, Moment, World};
 
@@ -376,7 +379,11 @@ impl<'a> Search<'a> {
         if let Some(unfired) = lived.disk.unfired().first() {
             return Err(vec![planned(&format!("{unfired:?} did not happen"))]);
         }
-        if lived.exit != Exit::Complete {
+        if let Some(damaged) = self.subject.scenario.damaged() {
+            let scene = self.subject.scene(&state.image, &state.server);
+            let violation = told_damage(&scene, damaged, &lived.exit, &lived.record);
+            kept(violation.into_iter().collect())?;
+        } else if lived.exit != Exit::Complete {
             let what = format!("it ended as {:?} after {:?}", lived.exit, world.lived());
             return Err(vec![Violation::new(Guarantee::Ends, what)]);
         }
@@ -404,14 +411,5 @@ impl<'a> Search<'a> {
             server: state.server.clone(),
             history,
         }
-    }
-}
-
-/// Nothing is broken, or this is.
-fn kept(violations: Vec<Violation>) -> Result<(), Vec<Violation>> {
-    if violations.is_empty() {
-        Ok(())
-    } else {
-        Err(violations)
     }
 }

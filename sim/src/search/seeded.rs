@@ -326,8 +326,8 @@ impl Run<'_> {
     fn goes_on(&mut self, lived: &Lived, image: Image) {
         self.state.image = image;
         self.state.history.add(&lived.record);
-        const ONE_BY_ONE: [Fault; 4] = [Fault::Nack, Fault::Return, Fault::Refuse, Fault::Drop];
-        let has_fired = ONE_BY_ONE.iter().any(|&fault| self.world.fired(fault) > 0);
+        let mut faults = Fault::ONE_BY_ONE.iter();
+        let has_fired = faults.any(|&fault| self.world.fired(fault) > 0);
         self.state.history.has_turned_down |= has_fired;
     }
 
