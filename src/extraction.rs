@@ -507,7 +507,7 @@ impl Extraction {
             Phase::Draining if self.window.is_empty() => self.push_file_complete(now),
             Phase::Announcing if self.window.is_empty() => self.announced(now),
             Phase::Ending(ending, drain) if self.is_drained(*drain, now) => {
-                if self.saves.is_dirty() || self.saves.is_under_way() {
+                if self.saves.is_dirty() {
                     self.saves.hurry();
                     return false;
                 }
@@ -793,11 +793,11 @@ impl Extraction {
         if let Some(command) = self.commands.pop_front() {
             return Some(command);
         }
-        if matches!(self.phase, Phase::Closing(_)) {
-            return self.link.close(now);
-        }
         if !self.wants_to_send() {
-            return None;
+            return match self.phase {
+                Phase::Closing(_) => self.link.close(now),
+                _ => None,
+            };
         }
         // The announcements are more than a very small window holds.
         let in_flight = self.window.in_flight();

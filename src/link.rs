@@ -300,21 +300,22 @@ mod tests {
     #[test]
     fn what_each_state_allows() {
         let new = || Link::new(OPTIONS);
-        // Is it down, up, of a present session; may it publish, connect, close.
+        // Is it down, up, blocked, of a present session; may it publish, connect, close.
         type Make = fn() -> Link;
-        let states: [(Make, [bool; 6]); 6] = [
-            (new, [true, false, false, false, true, false]),
-            (connecting, [false, false, true, false, false, true]),
-            (up, [false, true, true, true, false, true]),
-            (blocked, [false, true, true, false, false, true]),
-            (closing, [false, false, true, false, false, false]),
-            (down, [true, false, false, false, true, false]),
+        let states: [(Make, [bool; 7]); 6] = [
+            (new, [true, false, false, false, false, true, false]),
+            (connecting, [false, false, false, true, false, false, true]),
+            (up, [false, true, false, true, true, false, true]),
+            (blocked, [false, true, true, true, false, false, true]),
+            (closing, [false, false, false, true, false, false, false]),
+            (down, [true, false, false, false, false, true, false]),
         ];
         for (make, expected) in states {
             let link = make();
             let actual = [
                 link.is_down(),
                 link.is_up(),
+                link.is_blocked(),
                 link.is_current(Session(link.session)),
                 link.may_publish(at(1), 0),
                 make().connect(at(1)).is_some(),

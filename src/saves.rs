@@ -162,14 +162,9 @@ impl Saves {
         is_wanted && self.under_way.is_none() && self.retry_at <= now
     }
 
-    /// Whether something has changed that is not saved.
+    /// Whether something has changed that is not saved, as while a save of it is under way.
     pub fn is_dirty(&self) -> bool {
         self.revision != self.saved.revision
-    }
-
-    /// Whether a save is under way.
-    pub fn is_under_way(&self) -> bool {
-        self.under_way.is_some()
     }
 
     /// Whether the last save failed.

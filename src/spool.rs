@@ -65,7 +65,7 @@ use crate::fs::{FileRead, FileSystem, FileWrite, Lock};
 use crate::time::{Clock, Instant};
 
 /// Reads and copies go through a buffer of this many bytes.
-const BUFFER_BYTES: usize = 256 * 1024;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// The bounds of a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]

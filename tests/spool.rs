@@ -87,7 +87,9 @@ fn a_commit_waits_until_the_caller_waits_or_the_batch_is_full() {
     world.connect().unwrap();
 
     let tags = world.submit(&artists(1..=2, "ordinary"));
-    assert_eq!(world.broker().poll(PAST), None, "not full");
+    for deadline in [PAST, NOW] {
+        assert_eq!(world.broker().poll(deadline), None, "not full");
+    }
     assert_eq!(world.lines(Kind::Artists), Vec::<String>::new());
     assert_eq!(world.event(), Event::Confirmed(tags[0]), "waited for");
     assert_eq!(world.event(), Event::Confirmed(tags[1]));
@@ -569,6 +571,66 @@ fn a_file_in_the_place_of_the_directory_is_an_error_with_a_hint() {
     assert!(disconnect.permanent);
 }
 
+/// The spool may lie below a directory of others, such as `/home`.
+#[test]
+fn only_a_directory_that_may_be_listed_has_to_be_synced() {
+    for (error, connects) in [
+        (io::ErrorKind::PermissionDenied, true),
+        (io::ErrorKind::StorageFull, false),
+    ] {
+        let mut world = World::new(Mode::Inline);
+        world.fs.fail_next_with("sync_dir", error);
+        assert_eq!(world.connect().is_ok(), connects, "{error}");
+    }
+}
+
+#[test]
+fn an_error_says_what_the_user_can_do_and_whether_to_try_again() {
+    use io::ErrorKind::{
+        IsADirectory, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull, TimedOut,
+    };
+    for (error, hint, permanent) in [
+        (StorageFull, "free some space, nothing", false),
+        (QuotaExceeded, "free some space, nothing", false),
+        (NotADirectory, "name a directory that can be made", true),
+        (IsADirectory, "name a directory that can be made", true),
+        (PermissionDenied, "let this user write there", true),
+        (ReadOnlyFilesystem, "let this user write there", true),
+        (TimedOut, "check the disk, nothing", false),
+    ] {
+        let mut world = World::new(Mode::Inline);
+        world.fs.fail_next_with("lock", error);
+        let disconnect = world.connect().unwrap_err();
+        assert!(disconnect.why.contains(hint), "{disconnect:?}");
+        assert_eq!(disconnect.permanent, permanent, "{disconnect:?}");
+    }
+}
+
+/// Every read of a recovery fails once: a signal interrupts it, or the disk does not answer.
+#[test]
+fn only_an_interrupted_read_is_made_again() {
+    let messages = artists(1..=4, "ordinary");
+    for (error, succeeds) in [
+        (io::ErrorKind::Interrupted, true),
+        (io::ErrorKind::TimedOut, false),
+    ] {
+        for read in 1.. {
+            let mut world = World::new(Mode::Inline);
+            world.connect_and_publish(&messages);
+            world.crash();
+            world.connect().unwrap();
+            world.fs.fail_nth("read", read, error);
+            let (confirmed, disconnect) = world.try_publish(&messages[3..]);
+            if world.fs.take_fault().is_some() {
+                assert!(read > 3, "a recovery reads a segment twice");
+                break;
+            }
+            assert_eq!(confirmed == 1, succeeds, "read {read}: {disconnect:?}");
+        }
+    }
+}
+
 #[test]
 fn publishes_that_a_failure_overtook_are_dropped() {
     for mut world in World::inline_and_threaded() {
@@ -582,6 +644,18 @@ fn publishes_that_a_failure_overtook_are_dropped() {
         world.crash();
         assert_eq!(world.lines(Kind::Artists), bodies(&messages));
     }
+}
+
+#[test]
+fn what_is_submitted_without_a_session_is_neither_kept_nor_confirmed() {
+    let mut world = World::new(Mode::Inline);
+    let messages = artists(1..=2, "ordinary");
+    world.connect_and_publish(&messages[..1]);
+    world.broker().submit(Command::Disconnect);
+    assert!(matches!(world.event(), Event::Disconnected(..)));
+    world.submit(&messages[1..]);
+    assert_eq!(world.broker().poll(IN_A_MINUTE), None);
+    assert_eq!(world.lines(Kind::Artists), bodies(&messages[..1]));
 }
 
 #[test]
@@ -631,6 +705,7 @@ fn file_name(path: &Path) -> String {
 // The world around a spool.
 
 const PAST: Instant = Instant::ORIGIN;
+const NOW: Instant = Instant::from_nanoseconds(1);
 const IN_A_MINUTE: Instant = Instant::from_nanoseconds(60_000_000_000);
 
 /// Stands still, so that a deadline is in the past or a minute away.
@@ -638,7 +713,7 @@ struct Still;
 
 impl Clock for Still {
     fn now(&self) -> Instant {
-        Instant::from_nanoseconds(1)
+        NOW
     }
 
     fn unix(&self) -> Duration {
@@ -848,6 +923,8 @@ struct Fault {
     after: u64,
     /// Whether it is done all the same.
     effect: bool,
+    /// What the caller is told.
+    error: io::ErrorKind,
 }
 
 /// How much of a file would survive a loss of power.
@@ -861,7 +938,7 @@ struct Durable {
 /// Whether an operation fails, and then, whether it is done all the same.
 enum Fate {
     Succeeds,
-    Fails { effect: bool },
+    Fails { effect: bool, error: io::ErrorKind },
 }
 
 impl TestFileSystem {
@@ -871,22 +948,36 @@ impl TestFileSystem {
 
     /// Lets the operation number `operation` from now fail, 1-based.
     fn fail_at(&self, operation: u64, effect: bool) {
-        let (what, after) = ("", operation - 1);
         self.disk().fault = Some(Fault {
-            what,
-            after,
+            what: "",
+            after: operation - 1,
             effect,
+            error: io::ErrorKind::StorageFull,
         });
     }
 
     /// Lets the next operation of a name fail.
     fn fail_next(&self, what: &'static str) {
-        let (after, effect) = (0, false);
+        self.fail_next_with(what, io::ErrorKind::StorageFull);
+    }
+
+    fn fail_next_with(&self, what: &'static str, error: io::ErrorKind) {
+        self.fail_nth(what, 1, error);
+    }
+
+    /// Lets the operation number `nth` of a name from now fail, 1-based.
+    fn fail_nth(&self, what: &'static str, nth: u64, error: io::ErrorKind) {
         self.disk().fault = Some(Fault {
             what,
-            after,
-            effect,
+            after: nth - 1,
+            effect: false,
+            error,
         });
+    }
+
+    /// What was to fail and has not.
+    fn take_fault(&self) -> Option<Fault> {
+        self.disk().fault.take()
     }
 
     fn take_trace(&self) -> Vec<String> {
@@ -913,11 +1004,14 @@ impl TestFileSystem {
     ) -> io::Result<T> {
         let fate = self.disk().fate(what, path);
         match fate {
-            Fate::Succeeds => return act(),
-            Fate::Fails { effect: true } => drop(act()),
-            Fate::Fails { effect: false } => {}
+            Fate::Succeeds => act(),
+            Fate::Fails { effect, error } => {
+                if effect {
+                    drop(act());
+                }
+                Err(error.into())
+            }
         }
-        Err(io::ErrorKind::StorageFull.into())
     }
 
     fn writer(&self, path: &Path, file: Box<dyn FileWrite>) -> Box<dyn FileWrite> {
@@ -942,9 +1036,9 @@ impl Disk {
                     Fate::Succeeds
                 }
                 None => {
-                    let effect = fault.effect;
+                    let (effect, error) = (fault.effect, fault.error);
                     self.fault = None;
-                    Fate::Fails { effect }
+                    Fate::Fails { effect, error }
                 }
             },
             _ => Fate::Succeeds,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use discogs_extractor::broker::Subject;
 use discogs_extractor::dead_letter::DeadLetter;
 use discogs_extractor::dump::Kind;
-use discogs_extractor::extraction::{Ending, Failure, Notice};
+use discogs_extractor::extraction::{Ending, Failure, Notice, Progress};
 use discogs_extractor::marker::{Frontier, Marker, Status};
 use discogs_extractor::record::Ordinal;
 use serde_json::{Value, json};
@@ -120,6 +120,7 @@ mod completing {
     fn the_marker_tells_the_truth_in_every_field() {
         let ended = World::new(&[7, 0, 1, 12])
             .malformed(Kind::Artists, &[2])
+            .answers(&[(1, Answer::Late(5_000))])
             .run();
         let marker = ended.marker();
         let file = marker.file(&name(Kind::Artists)).unwrap();
@@ -151,7 +152,10 @@ mod completing {
         );
         assert_eq!(marker.publishing_phase.messages_published, 19);
         assert!(marker.publishing_phase.last_amqp_heartbeat.is_some());
-        assert!(marker.summary.total_duration_seconds.unwrap() > 0.0);
+        let (took, told) = (ended.took, marker.summary.total_duration_seconds);
+        let last_save = 0.1;
+        let expected = took.as_secs_f64() - last_save..took.as_secs_f64();
+        assert!(expected.contains(&told.unwrap()), "{told:?} of {took:?}");
         assert!(
             marker
                 .summary
@@ -271,6 +275,56 @@ mod completing {
         let mut world = World::new(&[1, 1, 1, 1]);
         world.options.window_messages = 1;
         assert_eq!(world.run().ending, Ending::Complete);
+    }
+}
+
+mod watching {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// What somebody who watches a run is shown in its last moment with a dump.
+    #[test]
+    fn progress_counts_what_happened() {
+        let last = Rc::new(RefCell::new(Progress::default()));
+        let seen = last.clone();
+        let mut world = World::new(ARTISTS)
+            .malformed(Kind::Artists, &[9])
+            .answers(&[
+                (2, Answer::Nack),
+                (7, Answer::Disconnect),
+                (9, Answer::Refuse),
+            ])
+            .stop_when(move |extraction, _| {
+                let progress = extraction.progress();
+                if progress.dump.is_some() {
+                    *seen.borrow_mut() = progress;
+                }
+                false
+            });
+        world.failing_saves.insert(2, 1);
+        let ended = world.run();
+        let progress = last.take();
+        // Nine records, one of them refused, and the end of the dump, which waits for its confirm.
+        let once = 9 + 1;
+        let expected = Progress {
+            dump: Some((Kind::Artists, 1_000)),
+            compressed: 100,
+            read: 10,
+            frontier: ended.frontier(Kind::Artists),
+            read_in_run: 10,
+            unsaved: progress.unsaved,
+            in_flight: 1,
+            is_connected: true,
+            is_blocked: false,
+            reconnects: 1,
+            retried: ended.record.attempts.len() as u64 - once,
+            saves: progress.saves,
+            saves_failed: 1,
+        };
+        assert_eq!(progress, expected);
+        assert!(progress.retried >= 2, "{progress:?}");
     }
 }
 
@@ -422,6 +476,22 @@ mod refusing {
         assert_eq!(again.status(Kind::Artists), Status::Completed);
     }
 
+    /// The confirm of record 1 settles three dead letters at once, where one is allowed.
+    #[test]
+    fn one_failure_is_told_and_not_its_consequences() {
+        let mut world = World::new(ARTISTS)
+            .malformed(Kind::Artists, &[2, 3, 4])
+            .answers(&[(1, Answer::Late(100))]);
+        world.options.dead_letters_max = 1;
+        let ended = world.run();
+        let Ending::Failed(failure) = &ended.ending else {
+            panic!("{:?}", ended.ending);
+        };
+        let errors = &ended.marker().processing_phase.errors;
+        assert_eq!(errors, &[failure.to_string()]);
+        assert_eq!(letters(&world, Kind::Artists).len(), 3, "all are kept");
+    }
+
     #[test]
     fn too_many_dead_letters_end_the_run_and_keep_all_of_them() {
         let mut world = World::new(ARTISTS)
@@ -487,11 +557,14 @@ mod disconnecting {
 
     #[test]
     fn connecting_is_tried_again_ever_more_slowly() {
-        for welcome in [Welcome::Refuse, Welcome::Silence] {
+        for (welcome, timeout) in [(Welcome::Refuse, 0), (Welcome::Silence, 15_000)] {
             let mut world = World::new(ARTISTS);
             world.welcomes = vec![welcome; 4].into();
             let ended = world.run();
             assert_eq!(ended.ending, Ending::SelectionComplete);
+            let waits = milliseconds(4 * timeout + 250 + 500 + 1_000 + 2_000);
+            let publishing = milliseconds(200);
+            assert!((waits..waits + publishing).contains(&ended.took));
             let pauses = ended
                 .record
                 .notices
@@ -515,6 +588,22 @@ mod disconnecting {
         let ended = world.run();
         assert_eq!(ended.ending, Ending::SelectionComplete);
         assert_eq!(ended.record.connects, 3);
+    }
+
+    /// The first connection was given up, and its broker tells of it all the same: that it is
+    /// made while the second one is being made, and that it is lost while the second one is used.
+    #[test]
+    fn a_connection_that_was_given_up_means_nothing_to_the_next() {
+        let mut world = World::new(ARTISTS);
+        let closing = 3_000;
+        let given_up = 15_000 + closing + 250;
+        world.welcomes = vec![Welcome::LateThenLost(given_up + 5)].into();
+        world.closes = false;
+        world.otherwise = Answer::Late(1_000);
+        let ended = world.run();
+        assert_eq!(ended.ending, Ending::SelectionComplete);
+        assert_eq!(ended.record.connects, 2);
+        assert_eq!(ended.record.published(), whole(Kind::Artists, 10));
     }
 
     #[test]
@@ -624,6 +713,17 @@ mod failing {
     }
 
     #[test]
+    fn the_failure_is_told_even_if_it_cannot_be_saved() {
+        let mut world = World::new(ARTISTS);
+        world.dump(Kind::Artists).damaged_after = Some(3);
+        world.fs.set_broken(true);
+        assert!(matches!(
+            world.run().ending,
+            Ending::Failed(Failure::Source(_))
+        ));
+    }
+
+    #[test]
     fn a_broker_that_will_not_have_us_ends_a_failed_run_too() {
         // The damage is found while the broker still owes confirms; then it leaves for good.
         let mut world = World::new(ARTISTS).answers(&[(3, Answer::Permanent)]);
@@ -649,6 +749,8 @@ mod stopping {
         let bound = world.options.stop_timeout + close + milliseconds(100);
         let ended = world.run();
         assert!(ended.stopping_took <= bound, "{:?}", ended.stopping_took);
+        let is_complete = ended.marker().is_complete();
+        assert_eq!(ended.ending == Ending::Complete, is_complete);
         world.answers.clear();
         world.welcomes.clear();
         world.otherwise = Answer::Confirm;
@@ -717,6 +819,19 @@ mod stopping {
             assert_eq!(ended.ending, Ending::Stopped);
             assert!(ended.stopping_took < Duration::from_secs(5), "poll {poll}");
         }
+    }
+
+    /// The state is saved, and the connection is being closed: the next run tells of the refusal.
+    #[test]
+    fn what_fails_after_the_last_save_does_not_undo_the_stop() {
+        let refused = (2, Answer::RefuseLate(11_000));
+        let mut world = World::new(&[1])
+            .answers(&[refused])
+            .stop_when(|_, record| record.attempts.len() >= 2);
+        world.closes = false;
+        let ended = world.run();
+        assert_eq!(ended.ending, Ending::Stopped);
+        assert_eq!(ended.status(Kind::Artists), Status::InProgress);
     }
 
     #[test]
@@ -818,7 +933,13 @@ mod saving {
         assert_eq!(ended.ending, Ending::SelectionComplete);
         let results: Vec<_> = ended.record.saves.iter().map(|(_, is_ok)| *is_ok).collect();
         assert_eq!(results, [true, false, false, true]);
-        assert!(ended.record.notices.contains(&Notice::SaveRecovered));
+        let notices = ended.record.notices.iter();
+        let recovered = notices.filter(|notice| **notice == Notice::SaveRecovered);
+        assert_eq!(
+            recovered.count(),
+            1,
+            "told once, by the first that succeeds"
+        );
         assert_eq!(marker_on_disk(&world.fs).as_ref(), Some(ended.marker()));
     }
 

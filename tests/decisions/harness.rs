@@ -98,6 +98,8 @@ pub(crate) enum Answer {
     Nack,
     Return,
     Refuse,
+    /// Refused only so many milliseconds later.
+    RefuseLate(u64),
     /// Neither stored nor answered.
     Silence,
     /// The connection is lost, with this message and everything unanswered.
@@ -119,6 +121,8 @@ pub(crate) enum Welcome {
     Refuse,
     Silence,
     Permanent,
+    /// So many milliseconds pass before the answer, and two seconds more before the end.
+    LateThenLost(u64),
 }
 
 /// Everything that tests look at, shared by the parts of the world.
@@ -131,6 +135,8 @@ pub(crate) struct Record {
     /// Malformed records, and those whose confirm or refusal has left the broker, by kind.
     settled: BTreeMap<Kind, BTreeSet<u64>>,
     pub(crate) notices: Vec<Notice>,
+    /// Records that were read.
+    read: Arc<AtomicU64>,
     pub(crate) connects: u64,
     pub(crate) opened: Vec<(Kind, Position)>,
     /// When each save ended, and whether it succeeded.
@@ -318,6 +324,7 @@ impl World {
             is_saving: is_saving.clone(),
             save_step: self.save_step,
             session: None,
+            is_connected: false,
             is_blocked: false,
             events: BTreeMap::new(),
             scheduled: 0,
@@ -345,6 +352,7 @@ impl World {
             saved_before,
             operations: u64::MAX,
             saved: BTreeMap::new(),
+            is_complete: false,
             steps: 0,
         };
         let ending = driver::run(
@@ -362,11 +370,17 @@ impl World {
             },
         );
         assert!(saver.save.is_none(), "a save outlives the run");
+        assert!(!broker.is_closing(), "the run does not wait for the broker");
         drop((broker, saver, watch));
         self.fs.calm();
         let now = self.clock.now();
         let record = Rc::into_inner(record).expect("the world is gone");
         let record = record.into_inner();
+        if matches!(ending, Ending::Complete | Ending::SelectionComplete) {
+            let saved = marker::load(&self.fs, &paths()).unwrap().marker;
+            let saved = saved.expect("it is saved").processing_phase;
+            assert_eq!(saved, extraction.marker().processing_phase);
+        }
         Ended {
             ending,
             stopping_took: now.since(record.stopped_at.unwrap_or(now)),
@@ -443,8 +457,11 @@ impl Open for ScriptedDumps {
         let dump = dump.clone();
         let last = script.damaged_after.unwrap_or(script.records);
         let items = (from.ordinal.0 + 1..=last).map({
-            let script = script.clone();
-            move |record| Ok(Read::Item(item(&script, record)))
+            let (script, read) = (script.clone(), self.record.borrow().read.clone());
+            move |record| {
+                read.fetch_add(1, Ordering::Relaxed);
+                Ok(Read::Item(item(&script, record)))
+            }
         });
         let end = match script.damaged_after {
             Some(_) => Err(damage(&dump)),
@@ -500,6 +517,8 @@ struct ScriptedBroker {
     is_saving: Rc<Cell<bool>>,
     save_step: Duration,
     session: Option<Session>,
+    /// Whether the program was told that `session` is connected.
+    is_connected: bool,
     is_blocked: bool,
     events: BTreeMap<(Instant, u64), Event>,
     scheduled: u64,
@@ -526,17 +545,24 @@ impl ScriptedBroker {
                 self.session = Some(session);
                 self.schedule(LATENCY, Event::Connected(session));
             }
-            Welcome::Refuse => self.disconnect(session, false),
-            Welcome::Permanent => self.disconnect(session, true),
+            Welcome::Refuse => self.disconnect(Duration::ZERO, session, false),
+            Welcome::Permanent => self.disconnect(Duration::ZERO, session, true),
             Welcome::Silence => self.session = Some(session),
+            Welcome::LateThenLost(after) => {
+                self.session = Some(session);
+                let after = milliseconds(after);
+                self.schedule(after, Event::Connected(session));
+                self.schedule(after + milliseconds(2_000), lost(session, false));
+            }
         }
     }
 
     /// Answers that are on their way still arrive, after the end of the connection.
-    fn disconnect(&mut self, session: Session, permanent: bool) {
+    fn disconnect(&mut self, after: Duration, session: Session, permanent: bool) {
         self.session = None;
+        self.is_connected = false;
         self.is_blocked = false;
-        self.schedule(Duration::ZERO, lost(session, permanent));
+        self.schedule(after, lost(session, permanent));
     }
 
     fn publish(&mut self, tag: Tag, message: Arc<Message>) {
@@ -544,6 +570,7 @@ impl ScriptedBroker {
         let Some(session) = self.session else {
             return; // The end of the connection is on its way.
         };
+        assert!(self.is_connected, "published before it was connected");
         assert!(!self.is_blocked, "published while blocked");
         let present = self.tags.insert(tag, message.clone());
         assert!(present.is_none(), "a tag names one attempt");
@@ -558,14 +585,15 @@ impl ScriptedBroker {
             Answer::Late(after) => self.confirm(milliseconds(after), tag, message),
             Answer::Nack => self.schedule(LATENCY, Event::Rejected(tag, "nack".to_owned())),
             Answer::Return => self.schedule(LATENCY, Event::Returned(tag, "no queue".to_owned())),
-            Answer::Refuse => self.schedule(LATENCY, Event::Refused(tag, "too large".to_owned())),
+            Answer::Refuse => self.refuse(LATENCY, tag),
+            Answer::RefuseLate(after) => self.refuse(milliseconds(after), tag),
             Answer::Silence => {}
-            Answer::Disconnect => self.disconnect(session, false),
+            Answer::Disconnect => self.disconnect(Duration::ZERO, session, false),
             Answer::StoreThenDisconnect => {
                 self.record.borrow_mut().stored.push(message);
-                self.disconnect(session, false);
+                self.disconnect(Duration::ZERO, session, false);
             }
-            Answer::Permanent => self.disconnect(session, true),
+            Answer::Permanent => self.disconnect(Duration::ZERO, session, true),
             Answer::ConfirmThenPermanent => {
                 self.confirm(LATENCY, tag, message);
                 self.session = None;
@@ -577,6 +605,10 @@ impl ScriptedBroker {
                 self.confirm(milliseconds(length) + LATENCY, tag, message);
             }
         }
+    }
+
+    fn refuse(&mut self, after: Duration, tag: Tag) {
+        self.schedule(after, Event::Refused(tag, "too large".to_owned()));
     }
 
     fn confirm(&mut self, after: Duration, tag: Tag, message: Arc<Message>) {
@@ -593,6 +625,12 @@ impl ScriptedBroker {
                 .expect("only planned dumps are published")
                 .insert(ordinal.0);
         }
+    }
+
+    /// Whether the end of a connection is still on its way to the program.
+    fn is_closing(&self) -> bool {
+        let mut events = self.events.values();
+        events.any(|event| matches!(event, Event::Disconnected(..)))
     }
 
     fn next_before(&mut self, deadline: Instant) -> Option<Event> {
@@ -619,7 +657,7 @@ impl Broker for ScriptedBroker {
                 if let Some(session) = self.session.take()
                     && self.closes
                 {
-                    self.disconnect(session, false);
+                    self.disconnect(LATENCY, session, false);
                 }
             }
         }
@@ -638,6 +676,7 @@ impl Broker for ScriptedBroker {
         };
         let event = self.next_before(deadline);
         match &event {
+            Some(Event::Connected(session)) => self.is_connected = self.session == Some(*session),
             Some(Event::Blocked(_)) => self.is_blocked = self.session.is_some(),
             Some(Event::Unblocked) => self.is_blocked = false,
             Some(Event::Confirmed(tag) | Event::Refused(tag, _)) => self.settle(*tag),
@@ -703,6 +742,8 @@ struct Watch {
     /// Operations of the file system when `saved` was read.
     operations: u64,
     saved: BTreeMap<Kind, u64>,
+    /// Whether the marker on disk says that the version is complete.
+    is_complete: bool,
     steps: u64,
 }
 
@@ -715,6 +756,7 @@ impl Watch {
         let Some(marker) = marker_on_disk(&self.fs) else {
             return;
         };
+        self.is_complete = marker.is_complete();
         for kind in Kind::ALL {
             if let Some(file) = marker.file(&name(kind)) {
                 self.saved.insert(kind, file.records_extracted);
@@ -753,14 +795,15 @@ impl Observer for Watch {
         let progress = extraction.progress();
         assert!(progress.in_flight <= self.options.window_messages);
         self.read_disk();
+        assert!(
+            !self.is_complete || progress.in_flight == 0,
+            "complete on disk, and not all is confirmed"
+        );
         if progress.saves_failed == 0 {
             let saved = self.saved.values().sum::<u64>() - self.saved_before;
             let bound = saved + self.options.save.interval + self.options.window_messages as u64;
-            assert!(
-                progress.read_in_run <= bound,
-                "read {} with {saved} saved",
-                progress.read_in_run
-            );
+            let read = self.record.borrow().read.load(Ordering::Relaxed);
+            assert!(read <= bound, "read {read} with {saved} saved");
         }
         let record = self.record.borrow();
         if let Some(stop_when) = &mut self.stop_when

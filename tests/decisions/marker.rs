@@ -1,5 +1,6 @@
 //! The state marker: what it keeps, what is loaded, and what every failure of a save leaves.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use discogs_extractor::dump::Kind;
@@ -308,6 +309,35 @@ mod loading {
         }
     }
 
+    /// The first start of a version: what else lies in its directory is nobody's broken marker.
+    #[test]
+    fn files_of_others_are_no_reason_to_warn() {
+        let fs = Memory::default();
+        let others = [
+            paths().dead_letters(Kind::Artists),
+            Path::new("state").join(name(Kind::Artists)),
+            Path::new("state/.extraction_status_20260701.json.broken-1").to_owned(),
+        ];
+        others.iter().for_each(|path| fs.put(path, b"{}"));
+        assert_eq!(load(&fs).warnings, Vec::<String>::new());
+        assert_eq!(fs.names().len(), others.len());
+    }
+
+    /// A marker that can't be read now may be readable tomorrow: starting over at record 1 would
+    /// publish everything again.
+    #[test]
+    fn an_error_of_the_file_system_is_no_missing_marker() {
+        let fs = Memory::default();
+        save(&fs, 1, 1).unwrap();
+        for (failing, operation) in [(1, "list"), (2, "open")] {
+            fs.fail(failing);
+            let error = marker::load(&fs, &paths()).expect_err(operation);
+            assert_eq!(error.to_string(), "injected");
+            assert_eq!(fs.names(), [".extraction_status_20260801.json"]);
+        }
+        assert_eq!(loaded(&fs), Some(1));
+    }
+
     /// A start that fails after it has set the markers aside tells nobody.
     #[test]
     fn what_an_earlier_start_set_aside_is_said_until_there_is_a_marker() {
@@ -424,6 +454,38 @@ mod saving {
             save(&fs, 4, 4).unwrap();
             assert_eq!(loaded(&fs), Some(4));
             assert_eq!(records(&fs, &paths().previous()), Some(present));
+        }
+    }
+
+    #[test]
+    fn a_write_that_a_signal_interrupts_is_made_again() {
+        let fs = Memory::default();
+        fs.fail_with(2, ErrorKind::Interrupted);
+        save(&fs, 1, 1).unwrap();
+        assert_eq!(loaded(&fs), Some(1));
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_bytes_fails_the_save() {
+        let fs = Memory::default();
+        fs.limit_writes(0);
+        let mut save = Save::new(&paths(), 1, &sample(1), Vec::new());
+        let mut steps = (0..10).map(|_| save.step(&fs));
+        let over = steps.find(|stepped| *stepped != Stepped::More);
+        let Some(Stepped::Done(Err(error))) = over else {
+            panic!("{over:?}");
+        };
+        assert_eq!(error.operation, "write");
+    }
+
+    #[test]
+    fn a_file_system_without_links_has_no_previous_generation() {
+        for error in [ErrorKind::Unsupported, ErrorKind::PermissionDenied] {
+            let fs = Memory::default();
+            fs.refuse_links(error);
+            (1..=3).for_each(|number| save(&fs, number, number).unwrap());
+            assert_eq!(loaded(&fs), Some(3));
+            assert_eq!(fs.names(), [".extraction_status_20260801.json"]);
         }
     }
 

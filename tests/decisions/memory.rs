@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of durability: what a crash leaves behind is the simulator's subject.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -15,9 +15,10 @@ type Bytes = Arc<Mutex<Vec<u8>>>;
 struct State {
     files: BTreeMap<PathBuf, Bytes>,
     operations: u64,
-    failing: BTreeSet<u64>,
+    failing: BTreeMap<u64, io::ErrorKind>,
     is_broken: bool,
     write_max: Option<usize>,
+    link_error: Option<io::ErrorKind>,
 }
 
 /// The file system; clones are the same one.
@@ -32,9 +33,14 @@ impl Memory {
 
     /// Fails the `number`-th operation from now on, counted from 1.
     pub(crate) fn fail(&self, number: u64) {
+        self.fail_with(number, io::ErrorKind::Other);
+    }
+
+    /// Fails the `number`-th operation from now on by this error.
+    pub(crate) fn fail_with(&self, number: u64, error: io::ErrorKind) {
         let mut state = self.0.lock().unwrap();
         let number = state.operations + number;
-        state.failing.insert(number);
+        state.failing.insert(number, error);
     }
 
     /// Forgets the failures that have not come about.
@@ -50,6 +56,11 @@ impl Memory {
     /// Writes take at most this many bytes.
     pub(crate) fn limit_writes(&self, bytes: usize) {
         self.0.lock().unwrap().write_max = Some(bytes);
+    }
+
+    /// Has no links: whoever wants to make one is told so by this error.
+    pub(crate) fn refuse_links(&self, error: io::ErrorKind) {
+        self.0.lock().unwrap().link_error = Some(error);
     }
 
     /// Makes a file with these bytes.
@@ -82,8 +93,9 @@ impl Memory {
         let mut state = self.0.lock().unwrap();
         state.operations += 1;
         let number = state.operations;
-        if state.failing.remove(&number) || (state.is_broken && is_change) {
-            return Err(io::Error::other("injected"));
+        let broken = (state.is_broken && is_change).then_some(io::ErrorKind::Other);
+        if let Some(error) = state.failing.remove(&number).or(broken) {
+            return Err(io::Error::new(error, "injected"));
         }
         operation(&mut state)
     }
@@ -130,6 +142,9 @@ impl FileSystem for Memory {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operate(true, |state| {
+            if let Some(error) = state.link_error {
+                return Err(error.into());
+            }
             if state.files.contains_key(to) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
