@@ -19,7 +19,7 @@
 //! twice, and a run that begins in the middle goes on with the same code as one that begins at the
 //! start.
 //!
-//! Every few megabytes the reader leaves a [`SeekPoint`], where another reader can
+//! Every megabyte or so the reader leaves a [`SeekPoint`], where another reader can
 //! [enter](GzipReader::enter) the body of a member. Points lie at the start of a body or between two
 //! blocks; to ask inflate for the next boundary costs speed, so it is asked only when a point is due.
 

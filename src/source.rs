@@ -112,8 +112,8 @@ pub struct Options {
     /// How many compressed bytes are read from the file at once, at least 1; 128 KiB. Below 64 KiB
     /// the rate drops.
     pub buffer_bytes: usize,
-    /// How many compressed bytes lie between two seek points, at least; 4 MiB, which are inflated
-    /// in some hundredths of a second.
+    /// How many compressed bytes lie between two seek points, at least; 1 MiB, which is inflated in
+    /// a few milliseconds.
     pub seek_spacing_bytes: u64,
 }
 
@@ -123,7 +123,7 @@ impl Default for Options {
             record_bytes_max: 64 * 1024 * 1024,
             profile: Profile::default(),
             buffer_bytes: 128 * 1024,
-            seek_spacing_bytes: 4 << 20,
+            seek_spacing_bytes: 1 << 20,
         }
     }
 }
