@@ -11,6 +11,7 @@ use crate::dump::Dump;
 use crate::extraction::{Ending, Extraction, Input, Notice, Output};
 use crate::marker::{Save, SaveError};
 use crate::record::Position;
+use crate::seek_point::SeekPoint;
 use crate::source::{Reads, SourceError};
 use crate::time::{Clock, Instant};
 
@@ -26,11 +27,16 @@ pub trait Saver {
 
 /// Opens a dump at a position between two records.
 pub trait Open {
-    /// The records behind `from`.
+    /// The records behind `from`, by way of a seek point before it if there is one.
     ///
     /// # Errors
     /// The dump can't be read, or is none.
-    fn open(&mut self, dump: &Dump, from: Position) -> Result<Reads, SourceError>;
+    fn open(
+        &mut self,
+        dump: &Dump,
+        from: Position,
+        seek_point: Option<SeekPoint>,
+    ) -> Result<Reads, SourceError>;
 }
 
 /// Watches a run. Nothing that it does changes the run.
@@ -77,10 +83,12 @@ pub fn run(extraction: &mut Extraction, outside: &mut Outside<'_>) -> Ending {
             extraction.handle(now, Input::Saved(result));
         }
         match extraction.poll(now) {
-            Output::Open(dump, position) => match outside.dumps.open(&dump, position) {
-                Ok(opened) => reads = opened,
-                Err(error) => extraction.handle(now, Input::Read(Err(error))),
-            },
+            Output::Open(dump, position, seek_point) => {
+                match outside.dumps.open(&dump, position, seek_point) {
+                    Ok(opened) => reads = opened,
+                    Err(error) => extraction.handle(now, Input::Read(Err(error))),
+                }
+            }
             Output::Pull => {
                 let read = reads
                     .next()
@@ -188,7 +196,12 @@ mod tests {
     }
 
     impl Open for Shared {
-        fn open(&mut self, _: &Dump, _: Position) -> Result<Reads, SourceError> {
+        fn open(
+            &mut self,
+            _: &Dump,
+            _: Position,
+            _: Option<SeekPoint>,
+        ) -> Result<Reads, SourceError> {
             unreachable!("every dump is completed")
         }
     }

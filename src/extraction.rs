@@ -33,6 +33,7 @@ use crate::marker::{Checkpoint, FileProgress, Frontier, Marker, Paths, Save, Sav
 use crate::plan::{Plan, PlannedDump};
 use crate::record::{Ordinal, Position};
 use crate::saves::{SaveOptions, Saves};
+use crate::seek_point::SeekPoint;
 use crate::source::{Item, Outcome, Read, SourceError};
 use crate::time::{Instant, rfc3339};
 use crate::window::{Settled, Settles, Window};
@@ -95,8 +96,8 @@ pub enum Input {
 
 /// What is to be done next.
 pub enum Output {
-    /// Open a dump at a position.
-    Open(Dump, Position),
+    /// Open a dump at a position, by way of a seek point before it if there is one.
+    Open(Dump, Position, Option<SeekPoint>),
     /// Read on in the dump that was opened last.
     Pull,
     /// Submit a command to the broker.
@@ -172,6 +173,8 @@ pub enum Notice {
         records: u64,
         /// Where reading goes on, in XML bytes.
         xml_offset: u64,
+        /// From where on the way there is inflated, in XML bytes: a seek point, or 0.
+        inflated_from: u64,
     },
     /// Every record of a dump is published.
     Completed {
@@ -300,6 +303,8 @@ struct Current {
     sequence: u64,
     compressed: u64,
     checksum: Option<String>,
+    /// Whether a seek point is kept, or may be.
+    has_seek_point: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -378,6 +383,7 @@ impl Extraction {
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::Read(Ok(Read::Item(item))) => self.record_read(item),
+            Input::Read(Ok(Read::Skipped)) => {}
             Input::Read(Ok(Read::End { checksum })) => self.dump_read(checksum),
             Input::Read(Err(error)) => self.fail(Failure::Source(error.to_string()), Drain::Window),
             Input::Broker(event) => self.broker_said(now, event),
@@ -470,7 +476,12 @@ impl Extraction {
     }
 
     fn open_next(&mut self, now: Instant) -> Output {
-        let PlannedDump { dump, checkpoint } = self.dumps.pop_front().expect("a dump is left");
+        let planned = self.dumps.pop_front().expect("a dump is left");
+        let PlannedDump {
+            dump,
+            checkpoint,
+            seek_point,
+        } = planned;
         let frontier = checkpoint.frontier;
         let file = dump.file_name();
         self.notices.push_back(match frontier.record {
@@ -479,6 +490,7 @@ impl Extraction {
                 file: file.clone(),
                 records,
                 xml_offset: frontier.xml_offset,
+                inflated_from: seek_point.as_ref().map_or(0, |point| point.inflated),
             },
         });
         let started_at = rfc3339(self.unix(now));
@@ -495,9 +507,10 @@ impl Extraction {
             compressed: frontier.compressed_offset,
             checksum: None,
             checkpoint,
+            has_seek_point: seek_point.is_some(),
         });
         self.phase = Phase::Reading;
-        Output::Open(dump, frontier.position())
+        Output::Open(dump, frontier.position(), seek_point)
     }
 
     /// Moves on to the next phase if everything that the present one waits for is there.
@@ -565,6 +578,9 @@ impl Extraction {
         entry.status = Status::Completed;
         entry.completed_at = Some(completed_at);
         entry.source_checksum = current.checksum;
+        if current.has_seek_point {
+            self.saves.change_seek_point(current.dump.kind, None);
+        }
         self.marker.processing_phase.current_file = None;
         self.notices.push_back(Notice::Completed {
             file,
@@ -680,6 +696,7 @@ impl Extraction {
             has_message: false,
             repaired: false,
             dead_letter: None,
+            seek_point: item.seek_point,
         };
         let message = match item.outcome {
             Outcome::Content(content) => {
@@ -742,6 +759,11 @@ impl Extraction {
         frontier.messages += u64::from(settled.has_message);
         frontier.repaired += u64::from(settled.repaired);
         self.saves.record_settled();
+        if let Some(point) = settled.seek_point {
+            let file = point.to_bytes(&current.checkpoint.fingerprint.0);
+            self.saves.change_seek_point(current.dump.kind, Some(file));
+            current.has_seek_point = true;
+        }
         if let Some(letter) = settled.dead_letter {
             self.letter_settled(*letter);
         }
@@ -934,8 +956,9 @@ impl Extraction {
         let publishing = &mut self.marker.publishing_phase;
         publishing.last_amqp_heartbeat = last_confirm.or(publishing.last_amqp_heartbeat.take());
         self.marker.summarize(&self.version);
-        let (number, letters) = self.saves.begin(&self.paths);
-        Save::new(&self.paths, number, &self.marker, letters)
+        let begun = self.saves.begin(&self.paths);
+        let save = Save::new(&self.paths, begun.number, &self.marker, begun.dead_letters);
+        save.with_seek_points(begun.seek_points)
     }
 
     fn write_entry(&mut self, current: &Current) {

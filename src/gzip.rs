@@ -18,14 +18,20 @@
 //! compressed byte, the checksum of the file is there when its end is reached without reading it
 //! twice, and a run that begins in the middle goes on with the same code as one that begins at the
 //! start.
+//!
+//! Every megabyte or so the reader leaves a [`SeekPoint`], where another reader can
+//! [enter](GzipReader::enter) the body of a member. Points lie at the start of a body or between two
+//! blocks; to ask inflate for the next boundary costs speed, so it is asked only when a point is due.
 
-use std::io;
+use std::io::{self, SeekFrom};
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
 use sha2::{Digest, Sha256};
+use zlib_rs::crc32::crc32;
 
 use crate::fs::FileRead;
+use crate::inflate::{Inflate, Place};
 use crate::record::ByteOffset;
+use crate::seek_point::{SeekPoint, hash_state};
 
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 const METHOD_DEFLATE: u8 = 8;
@@ -121,39 +127,86 @@ enum Stage {
 
 /// Reads a gzip file.
 ///
-/// Holds one piece of the file and the 32 KiB window of deflate, whatever the size of the file.
+/// Holds one piece of the file, the 32 KiB window of deflate and perhaps a seek point with
+/// another, whatever the size of the file.
 pub struct GzipReader {
     file: Box<dyn FileRead>,
     piece: Vec<u8>,
     /// The part of `piece` that is read but not yet used.
     next: usize,
     filled: usize,
+    /// Up to where `hasher` has seen `piece`, not behind `next`.
+    hashed: usize,
     /// Where `piece[next]` is in the file.
     compressed: u64,
     inflated: u64,
     hasher: Sha256,
-    inflate: Decompress,
+    inflate: Inflate,
     /// Of the present header while reading one, else of the present member's content.
-    crc: Crc,
+    crc: u32,
+    /// Of the present member's content.
+    length: u64,
     stage: Stage,
+    seek_spacing: u64,
+    /// From which compressed byte on the next seek point is to be made.
+    seek_point_due: u64,
+    seek_point: Option<SeekPoint>,
 }
 
 impl GzipReader {
     /// Reads `file` from its start in pieces of `piece_bytes`, at least 1; below 64 KiB the rate
-    /// drops.
-    pub fn new(file: Box<dyn FileRead>, piece_bytes: usize) -> Self {
+    /// drops. Seek points are at least `seek_spacing` compressed bytes apart.
+    pub fn new(file: Box<dyn FileRead>, piece_bytes: usize, seek_spacing: u64) -> Self {
         Self {
             file,
             piece: vec![0; piece_bytes.max(1)],
             next: 0,
             filled: 0,
+            hashed: 0,
             compressed: 0,
             inflated: 0,
             hasher: Sha256::new(),
-            inflate: Decompress::new(false),
-            crc: Crc::new(),
+            inflate: Inflate::new(),
+            crc: 0,
+            length: 0,
             stage: Stage::Header,
+            seek_spacing,
+            seek_point_due: seek_spacing,
+            seek_point: None,
         }
+    }
+
+    /// Goes to a seek point that a reader of the same file has left, instead of reading up to it.
+    ///
+    /// # Panics
+    ///
+    /// If the point holds what no reader leaves; one that was loaded from its file does not.
+    pub fn enter(&mut self, point: &SeekPoint) -> Result<(), GzipError> {
+        let hasher = point.hasher().expect("a point holds the state of its hash");
+        (self.next, self.filled, self.hashed) = (0, 0, 0);
+        self.compressed = point.compressed - u64::from(point.unused_bits > 0);
+        let sought = self.file.seek(SeekFrom::Start(self.compressed));
+        sought.map_err(|error| self.io_error(error))?;
+        let [byte] = match point.unused_bits {
+            0 => [0],
+            _ => self.bytes()?,
+        };
+        self.hashed = self.next;
+        self.hasher = hasher;
+        self.inflate
+            .reset_to(point.unused_bits, byte, &point.window);
+        self.inflated = point.inflated;
+        (self.crc, self.length) = (point.member_crc, point.member_length);
+        self.stage = Stage::Body;
+        self.seek_point_due = self.compressed.saturating_add(self.seek_spacing);
+        self.seek_point = None;
+        Ok(())
+    }
+
+    /// Takes the seek point that was left, if it is not behind the inflated byte `offset`. While
+    /// one waits to be taken no other is made.
+    pub fn seek_point_before(&mut self, offset: ByteOffset) -> Option<SeekPoint> {
+        self.seek_point.take_if(|point| point.inflated <= offset.0)
     }
 
     /// Fills the start of `buffer` with the next inflated bytes and says how many; 0 is the end of
@@ -181,16 +234,21 @@ impl GzipReader {
         }
     }
 
-    /// Goes to the inflated byte `offset`, which is not before the present one, so that it is the
-    /// next to be read.
+    /// Goes towards the inflated byte `offset`, which is not before the present one, and says
+    /// whether it is reached, so that it is the next to be read. Pauses after so many compressed bytes
+    /// as lie between seek points.
     ///
     /// Inflates and discards what lies before; everything is verified and hashed as if it was
-    /// read. A table of seek points (places in the deflate data where inflating can begin) would
-    /// be used here and nowhere else: enter the stage `Body` at the point that lies before
-    /// `offset`, with its window, CRC and length, and discard the rest of the way.
-    pub fn skip_to(&mut self, offset: ByteOffset) -> Result<(), GzipError> {
+    /// read.
+    pub fn skip_towards(&mut self, offset: ByteOffset) -> Result<bool, GzipError> {
+        let pause = self.compressed.saturating_add(self.seek_spacing);
         let mut discarded = vec![0; 64 * 1024];
         while self.inflated < offset.0 {
+            if self.compressed >= pause {
+                // Later points are nearer to what will be read.
+                self.seek_point = None;
+                return Ok(false);
+            }
             let missing = usize::try_from(offset.0 - self.inflated).unwrap_or(usize::MAX);
             let most = missing.min(discarded.len());
             if self.read(&mut discarded[..most])? == 0 {
@@ -200,7 +258,7 @@ impl GzipReader {
                 });
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// How many bytes of the file were used so far.
@@ -208,16 +266,17 @@ impl GzipReader {
         ByteOffset(self.compressed)
     }
 
-    /// SHA-256 of the bytes read so far, 64 lowercase hexadecimal digits; after the end, that is
-    /// of the whole file.
+    /// SHA-256 of the bytes used so far, 64 lowercase hexadecimal digits; after the end, that is
+    /// of the whole file. What lies before a seek point was hashed by the reader that left it.
     pub fn checksum(&self) -> String {
-        hex(&self.hasher.clone().finalize())
+        let unhashed = &self.piece[self.hashed..self.next];
+        hex(&self.hasher.clone().chain_update(unhashed).finalize())
     }
 
     fn header(&mut self) -> Result<(), GzipError> {
         let offset = self.compressed();
         let corrupt = |what| GzipError::Header { offset, what };
-        self.crc.reset();
+        self.crc = 0;
         self.magic()?;
         let [method, flags, _time @ .., _extra_flags, _system] = self.header_bytes::<8>()?;
         if method != METHOD_DEFLATE {
@@ -238,14 +297,17 @@ impl GzipReader {
             }
         }
         if flags & FLAG_HEADER_CRC != 0 {
-            let [low, high, ..] = self.crc.sum().to_le_bytes();
+            let [low, high, ..] = self.crc.to_le_bytes();
             if self.bytes()? != [low, high] {
                 return Err(corrupt("its CRC is wrong"));
             }
         }
-        self.crc.reset();
-        self.inflate.reset(false);
+        (self.crc, self.length) = (0, 0);
+        self.inflate.reset();
         self.stage = Stage::Body;
+        if self.is_seek_point_due() {
+            self.leave_seek_point(0);
+        }
         Ok(())
     }
 
@@ -273,26 +335,24 @@ impl GzipReader {
     }
 
     fn body(&mut self, buffer: &mut [u8]) -> Result<usize, GzipError> {
-        let (total_in, total_out) = (self.inflate.total_in(), self.inflate.total_out());
         let input = &self.piece[self.next..self.filled];
         // Called without input too: inflate may still hold bytes that found no room before.
-        let status = self
-            .inflate
-            .decompress(input, buffer, FlushDecompress::None);
-        let used = self.inflate.total_in() - total_in;
-        self.next += usize::try_from(used).expect("no more is used than there was");
-        self.compressed += used;
-        let written = usize::try_from(self.inflate.total_out() - total_out)
-            .expect("no more is written than has room");
-        self.crc.update(&buffer[..written]);
+        let to_boundary = self.is_seek_point_due();
+        let inflated = self.inflate.inflate(input, buffer, to_boundary);
+        let (used, written) = (inflated.used, inflated.written);
+        self.next += used;
+        self.compressed += used as u64;
+        self.crc = crc32(self.crc, &buffer[..written]);
+        self.length += written as u64;
         self.inflated += written as u64;
-        match status {
-            Ok(Status::StreamEnd) => self.stage = Stage::Trailer,
-            Ok(_) if written > 0 || used > 0 => {}
-            Ok(_) if self.next == self.filled => self.more()?,
+        match inflated.place {
+            Place::End => self.stage = Stage::Trailer,
+            Place::Boundary { unused_bits } => self.leave_seek_point(unused_bits),
+            Place::Inside if written > 0 || used > 0 => {}
+            Place::Inside if self.next == self.filled => self.more()?,
             // What was inflated before the damage goes first; the error comes again.
-            Err(_) if written > 0 => {}
-            Ok(_) | Err(_) => {
+            Place::Damage if written > 0 => {}
+            Place::Inside | Place::Damage => {
                 return Err(GzipError::Deflate {
                     offset: self.compressed(),
                 });
@@ -301,15 +361,34 @@ impl GzipReader {
         Ok(written)
     }
 
+    const fn is_seek_point_due(&self) -> bool {
+        self.seek_point.is_none() && self.compressed >= self.seek_point_due
+    }
+
+    /// Leaves a seek point here, at a block boundary.
+    fn leave_seek_point(&mut self, unused_bits: u8) {
+        self.hash();
+        self.seek_point_due = self.compressed.saturating_add(self.seek_spacing);
+        self.seek_point = Some(SeekPoint {
+            compressed: self.compressed,
+            unused_bits,
+            inflated: self.inflated,
+            member_crc: self.crc,
+            member_length: self.length,
+            sha256: hash_state(&self.hasher),
+            window: self.inflate.window(),
+        });
+    }
+
     fn trailer(&mut self) -> Result<(), GzipError> {
         let offset = self.compressed();
         let crc = u32::from_le_bytes(self.bytes()?);
         let length = u32::from_le_bytes(self.bytes()?);
-        if crc != self.crc.sum() {
+        if crc != self.crc {
             return Err(GzipError::Crc { offset });
         }
-        // Both are lengths modulo 2^32.
-        if length != self.crc.amount() {
+        // The trailer has the length modulo 2^32.
+        if u64::from(length) != self.length % (1 << 32) {
             return Err(GzipError::Length { offset });
         }
         self.stage = Stage::Between;
@@ -340,7 +419,7 @@ impl GzipReader {
     /// The next bytes, counted into the header's CRC.
     fn header_bytes<const N: usize>(&mut self) -> Result<[u8; N], GzipError> {
         let bytes = self.bytes()?;
-        self.crc.update(&bytes);
+        self.crc = crc32(self.crc, &bytes);
         Ok(bytes)
     }
 
@@ -368,23 +447,32 @@ impl GzipReader {
     /// Makes sure that there is a byte to use, unless the file is at its end: then false.
     fn fill(&mut self) -> Result<bool, GzipError> {
         while self.next == self.filled {
+            self.hash();
             match self.file.read(&mut self.piece) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
-                    self.hasher.update(&self.piece[..count]);
+                    self.hashed = 0;
                     self.next = 0;
                     self.filled = count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(GzipError::Io {
-                        offset: self.compressed(),
-                        error,
-                    });
-                }
+                Err(error) => return Err(self.io_error(error)),
             }
         }
         Ok(true)
+    }
+
+    /// Hashes what was used.
+    fn hash(&mut self) {
+        self.hasher.update(&self.piece[self.hashed..self.next]);
+        self.hashed = self.next;
+    }
+
+    const fn io_error(&self, error: io::Error) -> GzipError {
+        GzipError::Io {
+            offset: self.compressed(),
+            error,
+        }
     }
 }
 
@@ -435,6 +523,9 @@ mod tests {
     /// The smallest pieces and buffers that there are, and those of production.
     const SIZES: [usize; 4] = [1, 2, 7, 64 * 1024];
 
+    /// Between seek points: at every boundary there is one.
+    const SPACING: u64 = 1;
+
     const TEXT: &[u8] =
         b"<artists><artist><id>1</id></artist><artist><id>2</id></artist></artists>\n";
 
@@ -460,14 +551,12 @@ mod tests {
         let plain = member(content, 6);
         let mut header = plain[..10].to_vec();
         header[3] |= FLAG_HEADER_CRC;
-        let mut crc = Crc::new();
-        crc.update(&header);
-        let crc = crc.sum().to_le_bytes();
+        let crc = crc32(0, &header).to_le_bytes();
         [&header, &crc[..2], &plain[10..]].concat()
     }
 
     fn reader(file: &[u8], piece_bytes: usize) -> GzipReader {
-        GzipReader::new(Box::new(Cursor::new(file.to_vec())), piece_bytes)
+        GzipReader::new(Box::new(Cursor::new(file.to_vec())), piece_bytes, SPACING)
     }
 
     /// Everything that is delivered, and how it ends.
@@ -674,7 +763,7 @@ mod tests {
         let whole = [TEXT, TEXT].concat();
         for offset in 0..=whole.len() {
             let mut reader = reader(&file, 7);
-            reader.skip_to(ByteOffset(offset as u64)).unwrap();
+            while !reader.skip_towards(ByteOffset(offset as u64)).unwrap() {}
             let (content, end) = drain(&mut reader, 7);
             end.unwrap();
             assert_eq!(content, whole[offset..], "from {offset}");
@@ -685,7 +774,12 @@ mod tests {
     #[test]
     fn an_offset_behind_the_end_is_an_error() {
         let mut reader = reader(&stored(b"content"), 64);
-        let error = reader.skip_to(ByteOffset(8)).unwrap_err().to_string();
+        let error = loop {
+            match reader.skip_towards(ByteOffset(8)) {
+                Ok(is_reached) => assert!(!is_reached),
+                Err(error) => break error.to_string(),
+            }
+        };
         assert!(error.starts_with("the content ends at byte 7, before byte 8"));
     }
 
@@ -722,7 +816,7 @@ mod tests {
             file: Cursor::new(whole[..cut].to_vec()),
             is_interrupted: false,
         };
-        let mut reader = GzipReader::new(Box::new(file), 7);
+        let mut reader = GzipReader::new(Box::new(file), 7, SPACING);
         let (content, end) = drain(&mut reader, 5);
         assert_eq!(content, TEXT[..TEXT.len() - 10]);
         let error = end.unwrap_err().to_string();

@@ -16,7 +16,9 @@ pub mod broker;
 
 pub mod frame;
 pub mod gzip;
+pub mod inflate;
 pub mod json;
+pub mod seek_point;
 pub mod xml;
 
 pub mod message;

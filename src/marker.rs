@@ -13,7 +13,9 @@
 //! dead letters   measure → open → cut to what is saved → write → sync → sync the directory if new
 //! new marker     create a temporary file of a new name → write → sync
 //! previous       remove → link the present marker there
-//! switch         rename the temporary file over the marker → sync the directory
+//! switch         rename the temporary file over the marker
+//! seek points    create → write → rename; or remove
+//! end            sync the directory
 //! ```
 //!
 //! The marker's own name holds a whole marker at every moment, because it only ever changes by a
@@ -23,6 +25,11 @@
 //! says that the record was kept; the name of their file too, since there are file systems on
 //! which names become durable in any order. The previous generation is a link and not a copy: it
 //! costs no bytes and no sync.
+//!
+//! A seek point is an accelerator, and is written only when there is a new one. Its bytes are not
+//! synced: one that a crash tears is not believed, and the resume inflates and skips instead. It comes
+//! after the switch, because one ahead of the checkpoint is of no use, and before the last sync,
+//! which makes its name durable too. A failure is logged, and the save goes on.
 //!
 //! Dead letters that were synced stay, also if a later step fails: the marker may have been
 //! switched by a save whose last sync failed, and then counts them. Cutting them off to write
@@ -43,6 +50,7 @@ use crate::dump::{Kind, Version};
 use crate::fs::{self, FileSystem, FileWrite};
 use crate::gzip::hex;
 use crate::record::{ByteOffset, Ordinal, Position};
+use crate::seek_point::SeekPoint;
 use crate::source::Fingerprint;
 
 /// How far a phase or a file is.
@@ -392,6 +400,18 @@ impl Paths {
             .join(format!("discogs_{}_{kind}{DEAD_LETTERS}", self.version))
     }
 
+    /// The seek point of a dump in progress.
+    pub fn seek_point(&self, kind: Kind) -> PathBuf {
+        self.directory.join(format!("{}.{kind}.seek", self.name()))
+    }
+
+    /// A seek point that is being written. There is one save at a time, and what it leaves when it
+    /// is torn is not believed, so the name is always the same.
+    fn temporary_seek_point(&self, kind: Kind) -> PathBuf {
+        self.directory
+            .join(format!("{}.{kind}.seek.tmp", self.name()))
+    }
+
     fn is_temporary(&self, path: &Path) -> bool {
         self.rest_of(path)
             .is_some_and(|rest| rest.ends_with(".tmp"))
@@ -413,6 +433,8 @@ impl Paths {
 pub struct Loaded {
     /// The newest marker that could be read.
     pub marker: Option<Marker>,
+    /// The dumps that have a seek point.
+    pub seek_points: Vec<Kind>,
     /// What the user must be told.
     pub warnings: Vec<String>,
 }
@@ -429,6 +451,8 @@ pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
     for path in present.iter().filter(|path| paths.is_temporary(path)) {
         fs.remove(path)?;
     }
+    let has_seek_point = |kind: &Kind| present.contains(&paths.seek_point(*kind));
+    let seek_points = Kind::ALL.into_iter().filter(has_seek_point).collect();
     let mut warnings = Vec::new();
     for (path, is_previous) in [(paths.marker(), false), (paths.previous(), true)] {
         match read(fs, &path)? {
@@ -442,6 +466,7 @@ pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
                 }
                 return Ok(Loaded {
                     marker: Some(marker),
+                    seek_points,
                     warnings,
                 });
             }
@@ -465,6 +490,7 @@ pub fn load(fs: &dyn FileSystem, paths: &Paths) -> io::Result<Loaded> {
     }
     Ok(Loaded {
         marker: None,
+        seek_points,
         warnings,
     })
 }
@@ -479,6 +505,23 @@ pub fn read(fs: &dyn FileSystem, path: &Path) -> io::Result<Result<Option<Marker
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
         Err(error) => Err(error),
         Ok(bytes) => Ok(parse(&bytes).map(Some)),
+    }
+}
+
+/// Reads the seek point at `path`.
+///
+/// # Errors
+/// Why it is of no use on the way to `checkpoint`.
+pub fn read_seek_point(
+    fs: &dyn FileSystem,
+    path: &Path,
+    checkpoint: &Checkpoint,
+) -> Result<SeekPoint, String> {
+    let bytes = fs::read(fs, path).map_err(|error| error.to_string())?;
+    let point = SeekPoint::from_bytes(&bytes, &checkpoint.fingerprint.0)?;
+    match point.inflated <= checkpoint.frontier.xml_offset {
+        true => Ok(point),
+        false => Err("it is ahead of the checkpoint".to_owned()),
     }
 }
 
@@ -564,12 +607,16 @@ pub struct DeadLetters {
     pub lines: Vec<u8>,
 }
 
+/// What a save does to seek points, by dump: the new file, or `None` to remove the old one.
+pub type SeekPoints = BTreeMap<Kind, Option<Vec<u8>>>;
+
 /// One save under way: a small machine, one file-system operation a step.
 pub struct Save {
     paths: Paths,
     temporary: PathBuf,
     dead_letters: std::vec::IntoIter<DeadLetters>,
     bytes: Vec<u8>,
+    seek_points: SeekPoints,
     next: Step,
     created: bool,
 }
@@ -598,6 +645,11 @@ enum Step {
     RemovePrevious,
     LinkPrevious,
     Rename,
+    RemoveSeekPoint(Kind),
+    CreateSeekPoint(Kind, Vec<u8>),
+    WriteSeekPoint(Kind, Vec<u8>, Box<dyn FileWrite>, usize),
+    RenameSeekPoint(Kind),
+    CleanUpSeekPoint(Kind),
     SyncDirectory,
     CleanUp(SaveError),
     Over,
@@ -623,11 +675,19 @@ impl Save {
             paths: paths.clone(),
             dead_letters: dead_letters.into_iter(),
             bytes: sealed(marker),
+            seek_points: SeekPoints::new(),
             next: Step::Over,
             created: false,
         };
         save.next = save.next_dead_letters();
         save
+    }
+
+    /// The save, with what becomes of seek points.
+    #[must_use]
+    pub fn with_seek_points(mut self, seek_points: SeekPoints) -> Self {
+        self.seek_points = seek_points;
+        self
     }
 
     /// Makes the next file-system operation, and only that.
@@ -756,7 +816,7 @@ impl Save {
                 let renamed = fs.rename(&self.temporary, &marker);
                 renamed.map_err(failed("rename", &self.temporary))?;
                 self.created = false;
-                Ok(Step::SyncDirectory)
+                Ok(self.next_seek_point())
             }
             Step::SyncDirectory => {
                 let directory = &self.paths.directory;
@@ -768,8 +828,61 @@ impl Save {
                 let _ = fs.remove(&self.temporary);
                 Err(error)
             }
-            _ => unreachable!("the first half takes every other step"),
+            seek_point => Ok(self.change_seek_point(fs, seek_point)),
         }
+    }
+
+    fn next_seek_point(&mut self) -> Step {
+        match self.seek_points.pop_first() {
+            Some((kind, Some(bytes))) => Step::CreateSeekPoint(kind, bytes),
+            Some((kind, None)) => Step::RemoveSeekPoint(kind),
+            None => Step::SyncDirectory,
+        }
+    }
+
+    /// Changes a seek point. What fails here only makes the next resume slower.
+    fn change_seek_point(&mut self, fs: &dyn FileSystem, step: Step) -> Step {
+        let (kind, changed) = match step {
+            Step::RemoveSeekPoint(kind) => {
+                // What is left behind is removed on the next start.
+                let _ = fs.remove(&self.paths.seek_point(kind));
+                return self.next_seek_point();
+            }
+            Step::CreateSeekPoint(kind, bytes) => {
+                let created = fs.create(&self.paths.temporary_seek_point(kind));
+                let write = |file| Step::WriteSeekPoint(kind, bytes, file, 0);
+                (kind, created.map(write))
+            }
+            Step::WriteSeekPoint(kind, bytes, mut file, written) => {
+                let wrote = write(&mut *file, &bytes[written..]);
+                let next = |count| match written + count == bytes.len() {
+                    true => Step::RenameSeekPoint(kind),
+                    false => Step::WriteSeekPoint(kind, bytes, file, written + count),
+                };
+                (kind, wrote.map(next))
+            }
+            Step::RenameSeekPoint(kind) => {
+                let (from, to) = (
+                    self.paths.temporary_seek_point(kind),
+                    self.paths.seek_point(kind),
+                );
+                let renamed = fs.rename(&from, &to);
+                (kind, renamed.map(|()| self.next_seek_point()))
+            }
+            Step::CleanUpSeekPoint(kind) => {
+                let _ = fs.remove(&self.paths.temporary_seek_point(kind));
+                return self.next_seek_point();
+            }
+            _ => unreachable!("the two halves take every other step"),
+        };
+        changed.unwrap_or_else(|error| {
+            let path = self.paths.seek_point(kind);
+            tracing::warn!(
+                "cannot write the seek point {}: {error}; a resume may inflate and skip more",
+                path.display()
+            );
+            Step::CleanUpSeekPoint(kind)
+        })
     }
 }
 

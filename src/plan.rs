@@ -10,6 +10,10 @@
 //! | `in_progress` or `failed`, no checkpoint | | from record 1: the counts of other extractors were taken before the broker confirmed |
 //!
 //! When the user forces it, everything starts from record 1 whatever the marker says.
+//!
+//! A dump that goes on from a checkpoint goes there by way of its seek point, if that is whole, of
+//! the same bytes, and not ahead of the checkpoint. Any other seek point is removed, and the user is
+//! told if it would have been of use.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +21,7 @@ use std::path::PathBuf;
 use crate::dump::{Dump, Selection, Version};
 use crate::fs::{FileSystem, Lock};
 use crate::marker::{self, Checkpoint, FileProgress, Frontier, Marker, Paths, Status};
+use crate::seek_point::SeekPoint;
 use crate::source;
 
 /// What a run has to do.
@@ -41,6 +46,8 @@ pub struct PlannedDump {
     pub dump: Dump,
     /// Where to go on, and in which bytes.
     pub checkpoint: Checkpoint,
+    /// Where to begin on the way there, if that is known.
+    pub seek_point: Option<SeekPoint>,
 }
 
 /// Why a run can't begin.
@@ -126,12 +133,24 @@ pub fn plan(
         let entry = marker.file(&dump.file_name()).cloned().unwrap_or_default();
         let decided = decide(fs, &dump, &entry).map_err(failed("read", dump.path.clone()))?;
         warnings.extend(decided.warning);
+        let seek_point = match loaded.seek_points.contains(&dump.kind) {
+            true => seek_point(fs, &paths, &dump, decided.checkpoint.as_ref()),
+            false => Ok(None),
+        };
+        let seek_point = seek_point.unwrap_or_else(|warning| {
+            warnings.push(warning);
+            None
+        });
         if let Some(checkpoint) = decided.checkpoint {
             if entry.status == Status::Completed {
                 marker.summary.overall_status = Status::InProgress;
             }
             *marker.file_mut(&dump.file_name()) = begun(entry, &checkpoint);
-            dumps.push(PlannedDump { dump, checkpoint });
+            dumps.push(PlannedDump {
+                dump,
+                checkpoint,
+                seek_point,
+            });
         }
     }
     Ok(Plan {
@@ -175,6 +194,32 @@ fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
         checkpoint: is_resumed.then(|| checkpoint.clone()),
         unknown: entry.unknown,
     }
+}
+
+/// The seek point of a dump that goes on from `checkpoint`, or why there is none. One that is of
+/// no use is removed; if that fails, the next start tries again.
+fn seek_point(
+    fs: &dyn FileSystem,
+    paths: &Paths,
+    dump: &Dump,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Option<SeekPoint>, String> {
+    let path = paths.seek_point(dump.kind);
+    let resumed = checkpoint.filter(|checkpoint| checkpoint.frontier != Frontier::default());
+    let Some(checkpoint) = resumed else {
+        let _ = fs.remove(&path);
+        return Ok(None);
+    };
+    let loaded = marker::read_seek_point(fs, &path, checkpoint);
+    loaded.map(Some).map_err(|reason| {
+        let _ = fs.remove(&path);
+        format!(
+            "the seek point {} can't be used ({reason}): {} is inflated and skipped up to where \
+             reading goes on",
+            path.display(),
+            dump.file_name()
+        )
+    })
 }
 
 /// What to do with one dump.

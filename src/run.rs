@@ -33,6 +33,7 @@ use crate::queue::Threaded;
 use crate::rabbitmq::RabbitMq;
 use crate::record::Position;
 use crate::saver::ThreadSaver;
+use crate::seek_point::SeekPoint;
 use crate::settings::ConfigError;
 use crate::source::{self, Reads, SourceError};
 use crate::spool::{self, Spool};
@@ -190,9 +191,14 @@ impl Dumps {
 }
 
 impl Open for Dumps {
-    fn open(&mut self, dump: &Dump, from: Position) -> Result<Reads, SourceError> {
+    fn open(
+        &mut self,
+        dump: &Dump,
+        from: Position,
+        seek_point: Option<SeekPoint>,
+    ) -> Result<Reads, SourceError> {
         let source = source::open(&*self.fs, dump, from, &self.options)?;
-        Ok(source::threaded(source))
+        Ok(source::threaded(source.with_seek_point(seek_point)))
     }
 }
 

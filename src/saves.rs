@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::dump::Kind;
-use crate::marker::{DeadLetters, Paths, SaveError};
+use crate::marker::{DeadLetters, Paths, SaveError, SeekPoints};
 use crate::time::Instant;
 
 /// The cadence.
@@ -48,10 +48,24 @@ pub struct Saves {
     failures: u32,
     retry_at: Instant,
     letters: BTreeMap<Kind, Letters>,
+    seek_points: SeekPoints,
+    /// Those that go with the save under way.
+    seek_points_under_way: SeekPoints,
     /// Saves begun, which is also the number of the present one.
     pub begun: u64,
     /// Saves that failed.
     pub failed: u64,
+}
+
+/// What goes with a save.
+#[derive(Debug)]
+pub struct Begun {
+    /// Which save of the process it is.
+    pub number: u64,
+    /// What is appended to the dead-letter files.
+    pub dead_letters: Vec<DeadLetters>,
+    /// What becomes of seek points.
+    pub seek_points: SeekPoints,
 }
 
 /// What a save covers.
@@ -106,6 +120,8 @@ impl Saves {
             failures: 0,
             retry_at: now,
             letters: BTreeMap::new(),
+            seek_points: SeekPoints::new(),
+            seek_points_under_way: SeekPoints::new(),
             begun: 0,
             failed: 0,
         }
@@ -148,6 +164,12 @@ impl Saves {
             .extend_from_slice(line);
     }
 
+    /// The seek point of a dump is to be this file, or is of no use any more. That is no reason to
+    /// save: it goes with the next save.
+    pub fn change_seek_point(&mut self, kind: Kind, file: Option<Vec<u8>>) {
+        self.seek_points.insert(kind, file);
+    }
+
     /// Whether another record may be read when `read` were read in this run.
     pub fn may_read(&self, read: u64) -> bool {
         let bound = self.saved.settled.saturating_add(self.options.interval) + self.window;
@@ -187,11 +209,11 @@ impl Saves {
         self.saved_at
     }
 
-    /// Begins a save: its number, and the dead letters that go with it.
+    /// Begins a save.
     ///
     /// # Panics
     /// If one is under way.
-    pub fn begin(&mut self, paths: &Paths) -> (u64, Vec<DeadLetters>) {
+    pub fn begin(&mut self, paths: &Paths) -> Begun {
         let snapshot = Snapshot {
             settled: self.settled,
             revision: self.revision,
@@ -212,7 +234,13 @@ impl Saves {
                 lines: letters.pending.clone(),
             }
         });
-        (self.begun, letters.collect())
+        let dead_letters = letters.collect();
+        self.seek_points_under_way = std::mem::take(&mut self.seek_points);
+        Begun {
+            number: self.begun,
+            dead_letters,
+            seek_points: self.seek_points_under_way.clone(),
+        }
     }
 
     /// The save under way is over. After a failure, how long until the next attempt.
@@ -231,7 +259,10 @@ impl Saves {
         {
             self.letters.values_mut().for_each(Letters::kept);
         }
+        let mut seek_points = std::mem::take(&mut self.seek_points_under_way);
         if result.is_err() {
+            seek_points.append(&mut self.seek_points);
+            self.seek_points = seek_points;
             return Some(self.fail(now));
         }
         self.saved = snapshot;
@@ -401,9 +432,9 @@ mod tests {
 
     /// The dead letters of a save: from which byte on, and what.
     fn begin(saves: &mut Saves) -> Vec<(u64, String)> {
-        let (_, letters) = saves.begin(&paths());
+        let begun = saves.begin(&paths());
         let text = |lines| String::from_utf8(lines).unwrap();
-        let letters = letters.into_iter();
+        let letters = begun.dead_letters.into_iter();
         letters
             .map(|letters| (letters.saved_bytes, text(letters.lines)))
             .collect()
@@ -446,6 +477,32 @@ mod tests {
             saves.end(at(1), &error(&path));
             assert_eq!(begin(&mut saves), [next], "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_seek_point_goes_with_one_save_and_again_only_if_that_failed() {
+        let points = |points: &[(Kind, Option<&str>)]| -> SeekPoints {
+            let points = points.iter();
+            points
+                .map(|(kind, file)| (*kind, file.map(|file| file.as_bytes().to_vec())))
+                .collect()
+        };
+        let mut saves = saves();
+        saves.change_seek_point(Kind::Labels, Some(b"a".to_vec()));
+        assert!(!saves.is_dirty(), "it is no reason to save");
+        saves.change_seek_point(Kind::Labels, Some(b"b".to_vec()));
+        let begun = saves.begin(&paths()).seek_points;
+        assert_eq!(begun, points(&[(Kind::Labels, Some("b"))]));
+        saves.change_seek_point(Kind::Masters, Some(b"c".to_vec()));
+        saves.end(at(1), &failed());
+        let both = points(&[(Kind::Labels, Some("b")), (Kind::Masters, Some("c"))]);
+        assert_eq!(saves.begin(&paths()).seek_points, both);
+        saves.change_seek_point(Kind::Labels, None);
+        saves.end(at(2), &failed());
+        let newest = points(&[(Kind::Labels, None), (Kind::Masters, Some("c"))]);
+        assert_eq!(saves.begin(&paths()).seek_points, newest);
+        saves.end(at(3), &Ok(()));
+        assert_eq!(saves.begin(&paths()).seek_points, points(&[]));
     }
 
     #[test]

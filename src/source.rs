@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -27,6 +28,7 @@ use crate::fs::{FileRead, FileSystem};
 use crate::gzip::{GzipError, GzipReader, hex};
 use crate::message::{Content, Profile, Transcoder};
 use crate::record::{ByteOffset, Position};
+use crate::seek_point::SeekPoint;
 
 /// One record of a dump, well-formed or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Item {
     pub compressed: ByteOffset,
     /// What became of it.
     pub outcome: Outcome,
+    /// A place before the record from which it can be read, if there is a new one.
+    pub seek_point: Option<Arc<SeekPoint>>,
 }
 
 /// What became of a record.
@@ -60,6 +64,8 @@ pub enum Outcome {
 pub enum Read {
     /// The next record.
     Item(Item),
+    /// A piece of the way to where reading was to begin, so that a run can be stopped on it.
+    Skipped,
     /// The end of the dump, verified: gzip trailer right, XML root closed. Nothing follows.
     End {
         /// SHA-256 of the file's bytes, 64 lowercase hexadecimal digits.
@@ -106,6 +112,9 @@ pub struct Options {
     /// How many compressed bytes are read from the file at once, at least 1; 128 KiB. Below 64 KiB
     /// the rate drops.
     pub buffer_bytes: usize,
+    /// How many compressed bytes lie between two seek points, at least; 1 MiB, which is inflated in
+    /// a few milliseconds.
+    pub seek_spacing_bytes: u64,
 }
 
 impl Default for Options {
@@ -114,6 +123,7 @@ impl Default for Options {
             record_bytes_max: 64 * 1024 * 1024,
             profile: Profile::default(),
             buffer_bytes: 128 * 1024,
+            seek_spacing_bytes: 1 << 20,
         }
     }
 }
@@ -126,14 +136,16 @@ pub struct Source {
     transcoder: Transcoder,
     /// Where to begin, until that place is reached.
     from: Option<ByteOffset>,
+    /// Where to begin on the way there.
+    seek_point: Option<SeekPoint>,
     is_over: bool,
 }
 
 /// Opens a dump to read what follows `from`, which is the start or a boundary that an item of the
 /// same bytes had.
 ///
-/// Nothing is read here. The first item inflates everything before `from`, about a minute for the
-/// end of the largest dump.
+/// Nothing is read here. What lies before `from` is inflated first, about a minute for the end of
+/// the largest dump, unless there is a [seek point](Source::with_seek_point).
 ///
 /// # Errors
 ///
@@ -150,10 +162,11 @@ pub fn open(
     })?;
     Ok(Source {
         path: dump.path.clone(),
-        gzip: GzipReader::new(file, options.buffer_bytes),
+        gzip: GzipReader::new(file, options.buffer_bytes, options.seek_spacing_bytes),
         framer: Framer::new(dump.kind, from, options.record_bytes_max),
         transcoder: Transcoder::new(dump.kind, options.profile),
         from: Some(from.xml),
+        seek_point: None,
         is_over: false,
     })
 }
@@ -167,16 +180,27 @@ impl Iterator for Source {
             return None;
         }
         let read = self.read();
-        self.is_over = !matches!(read, Ok(Read::Item(_)));
+        self.is_over = !matches!(read, Ok(Read::Item(_) | Read::Skipped));
         Some(read)
     }
 }
 
 impl Source {
+    /// Begins at `point`, which an item of the same bytes had, and is passed over if it lies behind
+    /// where reading is to begin.
+    #[must_use]
+    pub fn with_seek_point(mut self, point: Option<SeekPoint>) -> Self {
+        let is_before = |point: &SeekPoint| self.from.is_some_and(|from| point.inflated <= from.0);
+        self.seek_point = point.filter(is_before);
+        self
+    }
+
     fn read(&mut self) -> Result<Read, SourceError> {
-        if let Some(from) = self.from.take() {
-            let skipped = self.gzip.skip_to(from);
-            skipped.map_err(|error| self.gzip_error(error))?;
+        if let Some(from) = self.from {
+            if !self.skip(from).map_err(|error| self.gzip_error(error))? {
+                return Ok(Read::Skipped);
+            }
+            self.from = None;
         }
         loop {
             let step = self.framer.step();
@@ -193,6 +217,14 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// Goes towards `from`, and says whether it is reached.
+    fn skip(&mut self, from: ByteOffset) -> Result<bool, GzipError> {
+        if let Some(point) = self.seek_point.take() {
+            self.gzip.enter(&point)?;
+        }
+        self.gzip.skip_towards(from)
     }
 
     fn gzip_error(&self, error: GzipError) -> SourceError {
@@ -223,6 +255,7 @@ impl Source {
             position: frame.position,
             compressed: self.gzip.compressed(),
             outcome,
+            seek_point: self.gzip.seek_point_before(frame.start).map(Arc::new),
         }
     }
 
@@ -323,6 +356,8 @@ fn content_bytes(read: &Result<Read, SourceError>) -> usize {
             Outcome::Content(content) => content.body.len(),
             Outcome::Malformed { raw, .. } => raw.len(),
         },
+        // Handed over at once.
+        Ok(Read::Skipped) => BATCH_BYTES,
         Ok(Read::End { .. }) | Err(_) => 0,
     }
 }

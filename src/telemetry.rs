@@ -357,13 +357,15 @@ fn describe(notice: &Notice) -> (Level, String) {
             file,
             records,
             xml_offset,
+            inflated_from,
         } => (
             Level::INFO,
             format!(
-                "{file}: going on behind record {}, at byte {} of the XML; {} published before \
-                 are skipped",
+                "{file}: going on behind record {}, at byte {} of the XML, inflating from byte {}; {} \
+                 published before are skipped",
                 count(*records),
                 count(*xml_offset),
+                count(*inflated_from),
                 counted(*records, "record")
             ),
         ),
@@ -531,11 +533,12 @@ mod tests {
                 file: file.clone(),
                 records: 4_000,
                 xml_offset: 123_456,
+                inflated_from: 123_000,
             },
             Level::INFO,
             &[
                 "behind record 4,000",
-                "byte 123,456",
+                "byte 123,456 of the XML, inflating from byte 123,000",
                 "4,000 records published before are skipped",
             ],
         );

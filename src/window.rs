@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::broker::{Message, Tag};
 use crate::dead_letter::DeadLetter;
 use crate::record::{ByteOffset, Position};
+use crate::seek_point::SeekPoint;
 use crate::time::Instant;
 
 /// What is true once an entry, and every entry before it, is settled.
@@ -48,6 +49,8 @@ pub struct Settled {
     pub repaired: bool,
     /// What is kept of it if it is not published.
     pub dead_letter: Option<Box<DeadLetter>>,
+    /// A place before it from which it can be read, if there is a new one.
+    pub seek_point: Option<Arc<SeekPoint>>,
 }
 
 /// The window.
@@ -220,6 +223,7 @@ mod tests {
             has_message: true,
             repaired: false,
             dead_letter: None,
+            seek_point: None,
         })
     }
 

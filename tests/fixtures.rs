@@ -66,6 +66,7 @@ fn read(dump: &Dump, options: &Options, is_threaded: bool) -> (Vec<Item>, &'stat
     for read in reads {
         match read {
             Ok(Read::Item(item)) => items.push(item),
+            Ok(Read::Skipped) => {}
             Ok(Read::End { .. }) => return (items, "none"),
             Err(error) => return (items, word(&error)),
         }

@@ -80,6 +80,7 @@ fn collect(mut reads: Reads) -> Run {
                 compressed = std::mem::take(&mut item.compressed);
                 items.push(item);
             }
+            Ok(Read::Skipped) => assert!(items.is_empty()),
             Ok(Read::End { checksum }) => break Ok(checksum),
             Err(error) => break Err(error.to_string()),
         }
@@ -480,6 +481,7 @@ fn record_of(length: usize) -> Read {
             reason: String::new(),
             raw: vec![0; length],
         },
+        seek_point: None,
     })
 }
 

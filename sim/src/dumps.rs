@@ -209,9 +209,19 @@ fn gzip_encoder<W: Write>(out: W) -> GzEncoder<W> {
 
 /// Bytes as one gzip member.
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    gzip_blocks([bytes])
+}
+
+/// Pieces as one gzip member, with a block boundary behind each, as a large dump has many.
+pub(crate) fn gzip_blocks<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut encoder = gzip_encoder(Vec::new());
-    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
-    written.expect("memory takes all bytes")
+    for (index, piece) in pieces.into_iter().enumerate() {
+        if index > 0 {
+            encoder.flush().expect("memory takes all bytes");
+        }
+        encoder.write_all(piece).expect("memory takes all bytes");
+    }
+    encoder.finish().expect("memory takes all bytes")
 }
 
 #[cfg(test)]

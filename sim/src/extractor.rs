@@ -26,6 +26,7 @@ use discogs_extractor::fs::FileSystem;
 use discogs_extractor::marker::{Marker, Save, SaveError, Status, Stepped};
 use discogs_extractor::plan::{self, Plan};
 use discogs_extractor::record::Position;
+use discogs_extractor::seek_point::SeekPoint;
 use discogs_extractor::source::{self, Reads, SourceError};
 use discogs_extractor::time::{Clock, Instant};
 
@@ -210,6 +211,7 @@ fn told_on_start(probe: &Probe, plan: &Plan) {
         ("the previous state marker", Sometimes::PreviousGeneration),
         ("no state marker could be read", Sometimes::StartedOver),
         ("was set aside", Sometimes::SetAside),
+        ("can't be used", Sometimes::SeekPointRefused),
     ] {
         if tells(text) {
             probe.reach(point);
@@ -232,6 +234,7 @@ impl Dumps {
             fs: Arc::clone(fs),
             options: source::Options {
                 buffer_bytes: life.scenario.buffer_bytes,
+                seek_spacing_bytes: life.scenario.seek_spacing_bytes,
                 ..source::Options::default()
             },
         }
@@ -239,13 +242,14 @@ impl Dumps {
 }
 
 impl Open for Dumps {
-    fn open(&mut self, dump: &Dump, from: Position) -> Result<Reads, SourceError> {
-        Ok(Box::new(source::open(
-            &*self.fs,
-            dump,
-            from,
-            &self.options,
-        )?))
+    fn open(
+        &mut self,
+        dump: &Dump,
+        from: Position,
+        seek_point: Option<SeekPoint>,
+    ) -> Result<Reads, SourceError> {
+        let source = source::open(&*self.fs, dump, from, &self.options)?;
+        Ok(Box::new(source.with_seek_point(seek_point)))
     }
 }
 
@@ -458,6 +462,7 @@ impl Observer for Watch<'_> {
 
 const fn point(notice: &Notice) -> Option<Sometimes> {
     Some(match notice {
+        Notice::Resumed { inflated_from, .. } if *inflated_from > 0 => Sometimes::SeekPoint,
         Notice::Resumed { .. } => Sometimes::Resumed,
         Notice::Completed { .. } => Sometimes::Completed,
         Notice::Announced => Sometimes::Announced,

@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::disk::{Image, Planned};
 use crate::dumps::element::Element;
-use crate::dumps::{gzip, truth};
+use crate::dumps::{gzip, gzip_blocks, truth};
 use crate::program::Done;
 
 /// Where the dumps and the state are.
@@ -139,17 +139,16 @@ impl Variant {
         records: u64,
         record: fn(Kind, usize, u64) -> Record,
     ) -> Self {
-        let mut xml = format!("<{kind}>\n");
+        let mut blocks = vec![format!("<{kind}>\n")];
         let mut messages = Vec::new();
         for ordinal in 1..=records {
             let record = record(kind, variant, ordinal);
             messages.push(record.message);
-            xml += &record.xml;
-            xml.push('\n');
+            blocks.push(record.xml + "\n");
         }
-        xml += &format!("</{kind}>\n");
+        blocks.push(format!("</{kind}>\n"));
         Self {
-            bytes: Arc::new(gzip(xml.as_bytes())),
+            bytes: Arc::new(gzip_blocks(blocks.iter().map(String::as_bytes))),
             truth: Truth { messages },
         }
     }
@@ -276,6 +275,8 @@ pub struct Scenario {
     pub spool: spool::Options,
     /// How many bytes of a dump are read at once.
     pub buffer_bytes: usize,
+    /// How many compressed bytes lie between two seek points, at least.
+    pub seek_spacing_bytes: u64,
     /// Failures of the first life's disk.
     pub planned: Vec<Planned>,
     shape: Shape,
@@ -295,6 +296,7 @@ impl Scenario {
                 owner: "the simulator".to_owned(),
             },
             buffer_bytes: 64,
+            seek_spacing_bytes: 40,
             planned: Vec::new(),
             shape: Shape::default(),
         }
@@ -503,7 +505,7 @@ mod tests {
         reads
             .filter_map(|read| match read {
                 Read::Item(item) => Some(item.outcome),
-                Read::End { .. } => None,
+                Read::Skipped | Read::End { .. } => None,
             })
             .map(|outcome| match outcome {
                 Outcome::Content(content) => Some(content.body),

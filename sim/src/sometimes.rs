@@ -8,8 +8,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Sometimes {
-    /// A life went on in the middle of a dump.
+    /// A life went on in the middle of a dump, and inflated what lies before.
     Resumed,
+    /// A life went on in the middle of a dump by way of a seek point.
+    SeekPoint,
+    /// A life found a seek point that it could not use.
+    SeekPointRefused,
     /// A life went on from the previous generation of the marker.
     PreviousGeneration,
     /// A life found no marker that it could read, although there was one.
@@ -70,8 +74,10 @@ pub enum Sometimes {
 
 impl Sometimes {
     /// All points.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Resumed,
+        Self::SeekPoint,
+        Self::SeekPointRefused,
         Self::PreviousGeneration,
         Self::StartedOver,
         Self::SetAside,
@@ -105,7 +111,9 @@ impl Sometimes {
     /// The point in words.
     pub const fn words(self) -> &'static str {
         match self {
-            Self::Resumed => "resumed in the middle of a dump",
+            Self::Resumed => "resumed in the middle of a dump, inflating what lies before",
+            Self::SeekPoint => "resumed by way of a seek point",
+            Self::SeekPointRefused => "a seek point could not be used",
             Self::PreviousGeneration => "went on from the previous generation",
             Self::StartedOver => "no marker could be read",
             Self::SetAside => "a damaged marker was set aside",

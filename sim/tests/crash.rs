@@ -146,22 +146,22 @@ fn a_seed_and_its_recording_are_the_same_run() {
 
 /// Of seeds 0, 1, 2 and so on.
 const TRACE_HASHES: [u64; 16] = [
-    0x5d75d436fb39998d,
-    0x8915ca2ef3dd1d6e,
-    0x0f8725030fbc1426,
-    0x95fe12a2425b1b93,
-    0x9e831ab5cc2c7a1b,
-    0xeae3e5c5e4654462,
-    0xb5101505205a6c7c,
-    0x66512c29775088e6,
-    0x828e49e16d95df35,
-    0x401647fee45bb38a,
-    0xff53ecabc8ba5896,
-    0x836ba4d2c6383d12,
-    0x04f71917189d94fa,
-    0xd9b27f746cc9bd5d,
-    0x8f3d16b3f5504505,
-    0x077fa4cb2323b376,
+    0x6a9a1a61b6758eb5,
+    0xcf38e9390ba6c5e4,
+    0xbbdd2c0b1e514943,
+    0xf9f59623db107cff,
+    0x417bb60aebeb1c4d,
+    0x7cd53b692232e06a,
+    0xaf4305b0923e0a8e,
+    0x8159bb9fbc7b7062,
+    0xda2769d8ea0ad053,
+    0xf3022f13f909bfe5,
+    0x0908dac5782f86a3,
+    0xa27dc744173e09bd,
+    0xe5d6716ffb12ba8a,
+    0x87bf5c1d943d0ca4,
+    0x78d61b095e5b25e0,
+    0x4ce6c9ca07d3ac07,
 ];
 
 /// In debug and release builds and on every machine: `ci/test` and `ci/sim` hold the same list.

@@ -1,5 +1,6 @@
 //! Whole runs of [`discogs_extractor::extraction`] under the real driver.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use discogs_extractor::broker::Subject;
@@ -11,7 +12,8 @@ use discogs_extractor::record::Ordinal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Ended, STARTED, Welcome, World, body, marker_on_disk, milliseconds, name, paths,
+    Answer, Ended, STARTED, Welcome, World, XML_BYTES, body, marker_on_disk, milliseconds, name,
+    paths,
 };
 
 const ARTISTS: &[u64] = &[10];
@@ -351,6 +353,33 @@ mod resuming {
             let sequences = second.record.stored.iter().map(|m| m.sequence);
             assert!(sequences.eq(frontier + 1..=11));
         }
+    }
+
+    #[test]
+    fn a_run_goes_on_by_way_of_the_last_seek_point_before_the_checkpoint() {
+        for attempts in 1..=10 {
+            let mut world = World::new(&[10, 2]);
+            for script in world.dumps.values_mut() {
+                script.seek_spacing = 3;
+            }
+            let (first, second) = stop_and_resume(world, attempts);
+            let position = second.record.opened[0].1;
+            // The point before record 3 goes with the checkpoint behind it.
+            let expected = position.ordinal.0.checked_sub(3);
+            let expected = expected.map(|behind| (behind / 3 * 3 + 2) * XML_BYTES);
+            assert_eq!(second.record.seek_points, [expected, None], "{position:?}");
+            assert_eq!(first.record.seek_points, [None]);
+        }
+    }
+
+    #[test]
+    fn the_seek_point_of_a_completed_dump_is_removed() {
+        let mut world = World::new(&[10, 2, 0, 1]);
+        world.dump(Kind::Artists).seek_spacing = 1;
+        world.dump(Kind::Labels).seek_spacing = 1;
+        assert_eq!(world.run().ending, Ending::Complete);
+        let names = world.fs.names();
+        assert!(!names.iter().any(|name| name.contains("seek")), "{names:?}");
     }
 
     #[test]
@@ -832,6 +861,16 @@ mod stopping {
         let ended = world.run();
         assert_eq!(ended.ending, Ending::Stopped);
         assert_eq!(ended.status(Kind::Artists), Status::InProgress);
+    }
+
+    #[test]
+    fn a_stop_is_noticed_while_a_resumed_run_skips() {
+        let mut world = World::new(ARTISTS);
+        world.dump(Kind::Artists).skipped_pieces = usize::MAX;
+        world = world.stop_when(|_, record| record.skipped.load(Ordering::Relaxed) >= 3);
+        let ended = world.run();
+        assert_eq!(ended.ending, Ending::Stopped);
+        assert!(ended.record.skipped.load(Ordering::Relaxed) < 10);
     }
 
     #[test]

@@ -27,9 +27,11 @@ use discogs_extractor::message::Content;
 use discogs_extractor::plan::{Plan, PlannedDump};
 use discogs_extractor::record::{ByteOffset, Ordinal, Position};
 use discogs_extractor::saves::SaveOptions;
+use discogs_extractor::seek_point::{SeekPoint, hash_state};
 use discogs_extractor::source::Fingerprint;
 use discogs_extractor::source::{Item, Outcome, Read, Reads, SourceError};
 use discogs_extractor::time::{Clock, Instant};
+use sha2::{Digest, Sha256};
 
 use crate::memory::Memory;
 
@@ -85,6 +87,10 @@ pub(crate) struct Script {
     pub(crate) damaged_after: Option<u64>,
     /// The dump can't be opened.
     pub(crate) is_missing: bool,
+    /// There is a seek point before every so-manieth record; none if 0.
+    pub(crate) seek_spacing: u64,
+    /// In how many pieces what lies before the position is skipped.
+    pub(crate) skipped_pieces: usize,
 }
 
 pub(crate) const XML_BYTES: u64 = 100;
@@ -139,6 +145,10 @@ pub(crate) struct Record {
     read: Arc<AtomicU64>,
     pub(crate) connects: u64,
     pub(crate) opened: Vec<(Kind, Position)>,
+    /// For each opened dump, where the seek point on the way is, in XML bytes.
+    pub(crate) seek_points: Vec<Option<u64>>,
+    /// Pieces that were skipped.
+    pub(crate) skipped: Arc<AtomicU64>,
     /// When each save ended, and whether it succeeded.
     pub(crate) saves: Vec<(Instant, bool)>,
     pub(crate) stopped_at: Option<Instant>,
@@ -277,15 +287,21 @@ impl World {
 
     /// What [`discogs_extractor::plan::plan`] makes of dumps whose bytes have not changed.
     fn plan(&self) -> Plan {
-        let loaded = marker::load(&self.fs, &paths()).unwrap().marker;
-        let mut marker = loaded.unwrap_or_else(|| Marker::new(&version()));
+        let loaded = marker::load(&self.fs, &paths()).unwrap();
+        let has_seek_point = |kind| loaded.seek_points.contains(&kind);
+        let mut marker = loaded.marker.unwrap_or_else(|| Marker::new(&version()));
         let mut dumps = Vec::new();
         for kind in self.dumps.keys() {
             let entry = marker.file_mut(&name(*kind));
             if entry.status != Status::Completed {
+                let checkpoint = entry.checkpoint.clone().unwrap_or_else(start);
+                let path = paths().seek_point(*kind);
+                let read = || marker::read_seek_point(&self.fs, &path, &checkpoint);
+                let seek_point = has_seek_point(*kind).then(|| read().unwrap());
                 dumps.push(PlannedDump {
                     dump: dump(*kind),
-                    checkpoint: entry.checkpoint.clone().unwrap_or_else(start),
+                    checkpoint,
+                    seek_point,
                 });
             }
         }
@@ -447,17 +463,26 @@ struct ScriptedDumps {
 }
 
 impl Open for ScriptedDumps {
-    fn open(&mut self, dump: &Dump, from: Position) -> Result<Reads, SourceError> {
+    fn open(
+        &mut self,
+        dump: &Dump,
+        from: Position,
+        seek_point: Option<SeekPoint>,
+    ) -> Result<Reads, SourceError> {
         let script = self.dumps[&dump.kind].clone();
         assert_eq!(from.xml.0, from.ordinal.0 * XML_BYTES);
-        self.record.borrow_mut().opened.push((dump.kind, from));
+        let mut record = self.record.borrow_mut();
+        record.opened.push((dump.kind, from));
+        record
+            .seek_points
+            .push(seek_point.map(|point| point.inflated));
         if script.is_missing {
             return Err(damage(dump));
         }
         let dump = dump.clone();
         let last = script.damaged_after.unwrap_or(script.records);
         let items = (from.ordinal.0 + 1..=last).map({
-            let (script, read) = (script.clone(), self.record.borrow().read.clone());
+            let (script, read) = (script.clone(), record.read.clone());
             move |record| {
                 read.fetch_add(1, Ordering::Relaxed);
                 Ok(Read::Item(item(&script, record)))
@@ -469,7 +494,12 @@ impl Open for ScriptedDumps {
                 checksum: "c0de".to_owned(),
             }),
         };
-        Ok(Box::new(items.chain(std::iter::once(end))))
+        let skipped = Arc::clone(&record.skipped);
+        let pieces = (0..script.skipped_pieces).map(move |_| {
+            skipped.fetch_add(1, Ordering::Relaxed);
+            Ok(Read::Skipped)
+        });
+        Ok(Box::new(pieces.chain(items).chain(std::iter::once(end))))
     }
 }
 
@@ -500,6 +530,21 @@ fn item(script: &Script, record: u64) -> Item {
                 repaired: record.is_multiple_of(7),
             }),
         },
+        seek_point: (record.checked_rem(script.seek_spacing) == Some(0))
+            .then(|| Arc::new(seek_point((record - 1) * XML_BYTES))),
+    }
+}
+
+/// A seek point at a place in the XML.
+pub(crate) fn seek_point(inflated: u64) -> SeekPoint {
+    SeekPoint {
+        compressed: 1 + inflated / 10,
+        unused_bits: 3,
+        inflated,
+        member_crc: 4,
+        member_length: inflated,
+        sha256: hash_state(&Sha256::new()),
+        window: b"the window".to_vec(),
     }
 }
 

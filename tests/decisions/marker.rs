@@ -7,7 +7,8 @@ use discogs_extractor::dump::Kind;
 use discogs_extractor::fs::FileSystem;
 use discogs_extractor::marker::read as read_marker;
 use discogs_extractor::marker::{
-    self, Checkpoint, DeadLetters, Frontier, Loaded, Marker, Save, SaveError, Status, Stepped,
+    self, Checkpoint, DeadLetters, Frontier, Loaded, Marker, Save, SaveError, SeekPoints, Status,
+    Stepped,
 };
 use discogs_extractor::source::Fingerprint;
 use serde_json::{Value, json};
@@ -264,7 +265,9 @@ mod loading {
             save(&fs, 1, 1).unwrap();
             save(&fs, 2, 2).unwrap();
             fs.put(&paths().marker(), garbage);
-            let Loaded { marker, warnings } = load(&fs);
+            let Loaded {
+                marker, warnings, ..
+            } = load(&fs);
             assert_eq!(marker.unwrap().processing_phase.records_extracted, 1);
             let aside = ".extraction_status_20260801.json.broken-1";
             assert!(warnings[0].contains(aside), "{warnings:?}");
@@ -298,7 +301,9 @@ mod loading {
         for number in 1..=2 {
             fs.put(&paths().marker(), b"broken");
             fs.put(&paths().previous(), b"too");
-            let Loaded { marker, warnings } = load(&fs);
+            let Loaded {
+                marker, warnings, ..
+            } = load(&fs);
             assert_eq!((marker, warnings.len()), (None, 3));
             assert!(
                 warnings[2].contains("starts again at record 1"),
@@ -401,6 +406,49 @@ mod saving {
         fs.limit_writes(100);
         let bytes = fs.content(&paths().marker()).unwrap().len() as u64;
         assert_eq!(steps(&fs, save(Vec::new())), 7 + bytes.div_ceil(100));
+    }
+
+    /// A new seek point for labels, and none any more for artists.
+    fn seek_points() -> SeekPoints {
+        SeekPoints::from([(Kind::Artists, None), (Kind::Labels, Some(b"new".to_vec()))])
+    }
+
+    fn save_seek_points(fs: &Memory) -> Save {
+        fs.put(&paths().seek_point(Kind::Artists), b"old");
+        fs.put(&paths().seek_point(Kind::Labels), b"old");
+        Save::new(&paths(), 2, &sample(2), Vec::new()).with_seek_points(seek_points())
+    }
+
+    #[test]
+    fn seek_points_are_changed_with_the_marker_one_operation_a_step() {
+        let fs = Memory::default();
+        save(&fs, 1, 1).unwrap();
+        assert_eq!(steps(&fs, save_seek_points(&fs)), 8 + 1 + 3);
+        assert_eq!(fs.content(&paths().seek_point(Kind::Artists)), None);
+        let labels = fs.content(&paths().seek_point(Kind::Labels));
+        assert_eq!(labels, Some(b"new".to_vec()));
+        assert_eq!(load(&fs).seek_points, [Kind::Labels]);
+    }
+
+    #[test]
+    fn a_seek_point_that_cannot_be_changed_fails_no_save() {
+        // The marker takes seven operations before, the last sync one behind.
+        for failing in 8..=11 {
+            let fs = Memory::default();
+            save(&fs, 1, 1).unwrap();
+            let save = save_seek_points(&fs);
+            fs.fail(failing);
+            assert_eq!(save.finish(&fs), Ok(()), "operation {failing}");
+            assert_eq!(records(&fs, &paths().marker()), Some(2));
+            let names = fs.names();
+            assert!(
+                !names.iter().any(|name| name.ends_with(".tmp")),
+                "{names:?}"
+            );
+            let labels = fs.content(&paths().seek_point(Kind::Labels)).unwrap();
+            let expected: &[u8] = if failing > 8 { b"old" } else { b"new" };
+            assert_eq!(labels, expected, "operation {failing}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use discogs_extractor::marker::{Checkpoint, FileProgress, Frontier, Marker, Path
 use discogs_extractor::plan::{Plan, PlanError, lock, plan};
 use discogs_extractor::source::{checksum, fingerprint};
 
-use crate::harness::{dump, name, paths, version};
+use crate::harness::{dump, name, paths, seek_point, version};
 use crate::memory::Memory;
 
 const BYTES: &[u8] = b"the bytes of a dump";
@@ -123,6 +123,81 @@ fn what_the_marker_says_and_the_bytes_are_decides() {
             );
         }
         assert_eq!(begins(&plan_artists(&fs, true)), Some(0), "forced: {case}");
+    }
+}
+
+/// The seek point that a run begins at, by where it is in the XML, with this file of one.
+fn seek_point_of(
+    status: Status,
+    checkpoint: &Checkpoint,
+    file: &[u8],
+) -> (Memory, Plan, Option<u64>) {
+    let fs = world(BYTES, Some(entry(status, Some(checkpoint.clone()))));
+    fs.put(&paths().seek_point(Kind::Artists), file);
+    let plan = plan_artists(&fs, false);
+    let planned = plan.dumps.first();
+    let seek_point = planned.and_then(|planned| planned.seek_point.clone());
+    (fs, plan, seek_point.map(|point| point.inflated))
+}
+
+#[test]
+fn a_seek_point_is_used_if_it_is_whole_of_the_same_bytes_and_before_the_checkpoint() {
+    let checkpoint = checkpoint(BYTES);
+    let own = &*checkpoint.fingerprint.0;
+    let whole = seek_point(700).to_bytes(own);
+    let mut misplaced = seek_point(7);
+    misplaced.unused_bits = 8;
+    for (file, used, why) in [
+        (whole.clone(), Some(700), None),
+        (seek_point(7).to_bytes(own), Some(7), None),
+        (
+            seek_point(701).to_bytes(own),
+            None,
+            Some("ahead of the checkpoint"),
+        ),
+        (
+            seek_point(7).to_bytes("other"),
+            None,
+            Some("of another file"),
+        ),
+        (misplaced.to_bytes(own), None, Some("damaged")),
+        (Vec::new(), None, Some("damaged")),
+    ] {
+        let (fs, plan, seek_point) = seek_point_of(Status::InProgress, &checkpoint, &file);
+        assert_eq!(seek_point, used, "{why:?}");
+        assert_eq!(begins(&plan), Some(7), "{why:?}");
+        assert_eq!(plan.warnings.len(), usize::from(why.is_some()));
+        for (told, expected) in plan.warnings.iter().zip(why) {
+            assert!(told.contains(expected), "{told}");
+            assert!(told.contains("is inflated and skipped"), "{told}");
+        }
+        let kept = fs.content(&paths().seek_point(Kind::Artists));
+        assert_eq!(kept.is_some(), used.is_some(), "of no use, so removed");
+    }
+    for length in 0..whole.len() {
+        let (.., torn) = seek_point_of(Status::Failed, &checkpoint, &whole[..length]);
+        assert_eq!(torn, None, "cut to {length} bytes");
+    }
+    for bit in 0..whole.len() * 8 {
+        let mut rotten = whole.clone();
+        rotten[bit / 8] ^= 1 << (bit % 8);
+        let (.., rotten) = seek_point_of(Status::Failed, &checkpoint, &rotten);
+        assert_eq!(rotten, None, "bit {bit}");
+    }
+}
+
+#[test]
+fn the_seek_point_of_a_dump_that_is_not_gone_on_with_is_removed() {
+    let same = checkpoint(BYTES);
+    let file = seek_point(7).to_bytes(&same.fingerprint.0);
+    for (status, checkpoint) in [
+        (Status::Completed, same),
+        (Status::InProgress, checkpoint(b"other bytes")),
+    ] {
+        let (fs, plan, seek_point) = seek_point_of(status, &checkpoint, &file);
+        assert_eq!(seek_point, None, "{status:?}");
+        assert!(!plan.warnings.iter().any(|told| told.contains("seek point")));
+        assert_eq!(fs.content(&paths().seek_point(Kind::Artists)), None);
     }
 }
 

@@ -71,7 +71,11 @@ fn confirms() -> Vec<Bug> {
             name: "confirms-lost-on-reconnect",
             what: "after a reconnect confirm mode is off, and what is sent counts as published",
             search: Search::Seeds(200),
-            breaks: &[Guarantee::NeverAhead, Guarantee::NothingLost],
+            breaks: &[
+                Guarantee::NeverAhead,
+                Guarantee::NothingLost,
+                Guarantee::BoundedWindow,
+            ],
             seams: planted(|broker| twisted(broker, ConfirmsOnce::default())),
         },
         Bug {
@@ -145,7 +149,7 @@ fn ends() -> Vec<Bug> {
         Bug {
             name: "completed-before-its-end",
             what: "a dump counts as completed before its end message is confirmed",
-            search: Search::Crashes(RUN, Model::Full, 1),
+            search: Search::Seeds(200),
             breaks: &[Guarantee::NeverAhead],
             seams: planted(|broker| twisted(broker, EndIsConfirmed)),
         },

@@ -169,22 +169,13 @@ fn spool() -> Vec<Bug> {
 
 /// What is read.
 fn reads() -> Vec<Bug> {
-    vec![
-        Bug {
-            name: "read-error-is-no-marker",
-            what: "a marker that cannot be read counts as one that is not there",
-            search: Search::Seeds(200),
-            breaks: &[Guarantee::NeverAgain],
-            seams: planted(|fs| tampered(fs, ErrorIsMissing)),
-        },
-        Bug {
-            name: "first-member-only",
-            what: "only the first member of a gzip file is read",
-            search: Search::Crashes(RUN.shaped(Shape::TwoMembers), Model::Full, 0),
-            breaks: &[Guarantee::Ends, Guarantee::NothingLost],
-            seams: planted(|fs| tampered(fs, FirstMember)),
-        },
-    ]
+    vec![Bug {
+        name: "first-member-only",
+        what: "only the first member of a gzip file is read",
+        search: Search::Crashes(RUN.shaped(Shape::TwoMembers), Model::Full, 0),
+        breaks: &[Guarantee::Ends, Guarantee::NothingLost],
+        seams: planted(|fs| tampered(fs, FirstMember)),
+    }]
 }
 
 fn ends_with(path: &Path, end: &str) -> bool {
@@ -461,18 +452,6 @@ impl Tamper for UncutSpool {
             true => tampered_file(file, NoCut),
             false => file,
         })
-    }
-}
-
-struct ErrorIsMissing;
-
-impl Tamper for ErrorIsMissing {
-    fn open(&self, fs: &dyn FileSystem, path: &Path) -> io::Result<Box<dyn FileRead>> {
-        let missing = |error| match is_marker(path) {
-            true => io::ErrorKind::NotFound.into(),
-            false => error,
-        };
-        fs.open(path).map_err(missing)
     }
 }
 

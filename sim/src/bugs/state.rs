@@ -13,6 +13,7 @@ use discogs_extractor::fs::FileSystem;
 use discogs_extractor::marker::{self, Save, SaveError};
 use discogs_extractor::plan::Plan;
 use discogs_extractor::record::Position;
+use discogs_extractor::seek_point::SeekPoint;
 use discogs_extractor::source::{Item, Outcome, Read, Reads, SourceError};
 use discogs_extractor::time::Instant;
 
@@ -469,8 +470,13 @@ struct Changed {
 }
 
 impl Open for Changed {
-    fn open(&mut self, dump: &Dump, from: Position) -> Result<Reads, SourceError> {
-        let reads = self.inner.open(dump, from)?;
+    fn open(
+        &mut self,
+        dump: &Dump,
+        from: Position,
+        seek_point: Option<SeekPoint>,
+    ) -> Result<Reads, SourceError> {
+        let reads = self.inner.open(dump, from, seek_point)?;
         Ok(Box::new(reads.map(self.change)))
     }
 }

@@ -132,12 +132,12 @@ pub fn complete(scene: &Scene<'_>, marker: &Marker) -> Option<Violation> {
     })
 }
 
-/// No temporary file is left. What a failed removal leaves is removed by the next start, and the
-/// removal is durable with the next save.
+/// No temporary file and no seek point is left. What a failed removal leaves is removed by the next
+/// start, and the removal is durable with the next save.
 pub fn clean_end(scene: &Scene<'_>) -> Option<Violation> {
     let is_temporary = |path: &&Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("tmp" | "recovering"))
+        matches!(extension, Some("tmp" | "recovering" | "seek"))
     };
     let path = scene.image.paths().find(is_temporary)?;
     Some(Violation::new(

@@ -15,6 +15,7 @@
 //! the previous generation or to the start, if the user is warned; it must never be ahead. When a dump
 //! has other bytes than before, what was done of it counts no more.
 
+use std::path::Path;
 use std::time::Duration;
 
 use discogs_extractor::dump::Kind;
@@ -379,30 +380,52 @@ impl Run<'_> {
         MODELS[self.tape.choose_weighted("search.model", &[2, 3, 4, 1]) as usize]
     }
 
-    /// Between two lives: somebody replaces a dump, or the disk damages the marker.
+    /// Between two lives: somebody replaces a dump, or the disk damages the marker or a seek point.
     fn meanwhile(&mut self) -> Result<(), Broken> {
-        match self.tape.choose_weighted("search.meanwhile", &[16, 2, 1]) {
-            1 => self.rot(),
+        match self
+            .tape
+            .choose_weighted("search.meanwhile", &[16, 2, 1, 1])
+        {
+            1 => self.rot_marker(),
             2 => self.change_dump(),
+            3 => self.rot_seek_points(),
             _ => Ok(()),
         }
     }
 
-    fn rot(&mut self) -> Result<(), Broken> {
-        let path = Scenario::paths().marker();
-        let Some(length) = self.state.image.read(&path).map(<[u8]>::len) else {
+    fn rot_marker(&mut self) -> Result<(), Broken> {
+        if !self.rot(&Scenario::paths().marker()) {
             return Ok(());
-        };
-        let length = u32::try_from(length).expect("a marker is small");
-        let offset = u64::from(self.tape.choose("search.rot.at", length.max(1)));
-        let mask = 1 << self.tape.choose("search.rot.bit", 8);
-        let disk = Disk::mount(&self.world, &self.state.image);
-        disk.rot(&path, offset, mask);
-        self.state.image = disk.live();
+        }
         let reported = self.state.history.reported;
         self.forget_marker()?;
         self.forgiven = Some(reported);
         self.judge(End::Open)
+    }
+
+    /// Nothing may depend on a seek point, so everything that holds goes on to hold.
+    fn rot_seek_points(&mut self) -> Result<(), Broken> {
+        for kind in Kind::ALL {
+            self.rot(&Scenario::paths().seek_point(kind));
+        }
+        self.judge(End::Open)
+    }
+
+    /// Flips a bit of a file, and says whether there is such a file.
+    fn rot(&mut self, path: &Path) -> bool {
+        let Some(length) = self.state.image.read(path).map(<[u8]>::len) else {
+            return false;
+        };
+        let length = u32::try_from(length).expect("a file of the state is small");
+        if length == 0 {
+            return false;
+        }
+        let offset = u64::from(self.tape.choose("search.rot.at", length));
+        let mask = 1 << self.tape.choose("search.rot.bit", 8);
+        let disk = Disk::mount(&self.world, &self.state.image);
+        disk.rot(path, offset, mask);
+        self.state.image = disk.live();
+        true
     }
 
     /// What is on the disk now is what the next life is obliged to.
