@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use discogs_extractor::fs::{self, FileRead, FileSystem, FileWrite};
+use discogs_extractor::fs::{self, FileRead, FileSystem, FileWrite, Lock};
 use flate2::bufread::GzDecoder;
 
 use super::tamper::{Tamper, TamperFile, tampered, tampered_file};
@@ -169,13 +169,22 @@ fn spool() -> Vec<Bug> {
 
 /// What is read.
 fn reads() -> Vec<Bug> {
-    vec![Bug {
-        name: "first-member-only",
-        what: "only the first member of a gzip file is read",
-        search: Search::Crashes(RUN.shaped(Shape::TwoMembers), Model::Full, 0),
-        breaks: &[Guarantee::Ends, Guarantee::NothingLost],
-        seams: planted(|fs| tampered(fs, FirstMember)),
-    }]
+    vec![
+        Bug {
+            name: "stale-lock-starts-over",
+            what: "who finds a lock file that a crash left behind starts the version over",
+            search: CRASHES,
+            breaks: &[Guarantee::NeverAgain],
+            seams: planted(|fs| tampered(fs, StaleLock::default())),
+        },
+        Bug {
+            name: "first-member-only",
+            what: "only the first member of a gzip file is read",
+            search: Search::Crashes(RUN.shaped(Shape::TwoMembers), Model::Full, 0),
+            breaks: &[Guarantee::Ends, Guarantee::NothingLost],
+            seams: planted(|fs| tampered(fs, FirstMember)),
+        },
+    ]
 }
 
 fn ends_with(path: &Path, end: &str) -> bool {
@@ -452,6 +461,27 @@ impl Tamper for UncutSpool {
             true => tampered_file(file, NoCut),
             false => file,
         })
+    }
+}
+
+#[derive(Default)]
+struct StaleLock {
+    is_stale: AtomicBool,
+}
+
+impl Tamper for StaleLock {
+    fn lock(&self, fs: &dyn FileSystem, path: &Path, owner: &str) -> io::Result<Box<dyn Lock>> {
+        let is_stale = fs.metadata(path).is_ok();
+        self.is_stale.store(is_stale, Ordering::Relaxed);
+        fs.lock(path, owner)
+    }
+
+    fn open(&self, fs: &dyn FileSystem, path: &Path) -> io::Result<Box<dyn FileRead>> {
+        let is_state = is_marker(path) || path == Scenario::paths().previous();
+        match is_state && self.is_stale.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => fs.open(path),
+        }
     }
 }
 

@@ -38,6 +38,10 @@ pub(super) trait Tamper: Send + Sync + 'static {
     fn sync_dir(&self, fs: &dyn FileSystem, directory: &Path) -> io::Result<()> {
         fs.sync_dir(directory)
     }
+
+    fn lock(&self, fs: &dyn FileSystem, path: &Path, owner: &str) -> io::Result<Box<dyn Lock>> {
+        fs.lock(path, owner)
+    }
 }
 
 /// A file system that was tampered with.
@@ -92,7 +96,7 @@ impl<T: Tamper> FileSystem for Tampered<T> {
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Lock>> {
-        self.fs.lock(path, owner)
+        self.tamper.lock(&*self.fs, path, owner)
     }
 }
 
