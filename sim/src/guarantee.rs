@@ -25,7 +25,8 @@ pub enum Guarantee {
     InOrder,
     /// `file_complete` follows its records, `extraction_complete` every `file_complete`.
     EndsLast,
-    /// A message has the same identity, sequence and bytes on every attempt.
+    /// A message has the same identity and sequence on every attempt, and a record the same bytes. Of
+    /// control messages the counts are compared, and not their timestamps.
     StableIdentity,
     /// Once faults stop, a run ends, complete, in a bounded time.
     Ends,
