@@ -20,6 +20,7 @@ Examples:
   discogs-extractor run /data --broker amqp://rabbit --password-file /run/secrets/rabbit
   discogs-extractor run /data --kinds labels --broker null: --state-dir /tmp
   discogs-extractor status /data --json
+  discogs-extractor check /data --sample 3           would a run succeed, and what would it publish
 
 Configuration:
   A setting has the same name as a flag and in a TOML file (discogs-extractor.toml in the working
@@ -58,6 +59,18 @@ pub enum Task {
         #[command(flatten)]
         place: PlaceFlags,
         /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the dumps to their end without publishing, and say what a run would do
+    Check {
+        /// The settings of the run.
+        #[command(flatten)]
+        flags: AllFlags,
+        /// Print the first N messages of each dump; the report then goes to stderr
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        sample: u64,
+        /// Print the report as JSON for programs
         #[arg(long)]
         json: bool,
     },

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
+use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, Task};
 use discogs_extractor::config::{self, Config, Place};
 use discogs_extractor::extraction::Ending;
@@ -25,6 +26,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(flags) => run(&flags.0),
         Task::Status { place, json } => status(&place.0, json),
+        Task::Check {
+            flags,
+            sample,
+            json,
+        } => check(&flags.0, sample, json),
         Task::Config(flags) => show_config(&flags.0),
         Task::Completions { shell } => completions(shell),
     };
@@ -68,6 +74,37 @@ fn status(flags: &Flags, is_json: bool) -> anyhow::Result<u8> {
     Ok(COMPLETE)
 }
 
+fn check(flags: &Flags, samples: u64, is_json: bool) -> anyhow::Result<u8> {
+    let config = Config::new(&OsFileSystem, &load(flags)?)?;
+    let telemetry = Telemetry::start(config.log);
+    let clock = SystemClock::new();
+    let mut printed = Ok(());
+    let mut sample = |message: &[u8]| {
+        if printed.is_ok() {
+            printed = print_bytes(&[message, b"\n"].concat());
+        }
+    };
+    let checked = check::check(
+        &OsFileSystem,
+        &clock,
+        &config,
+        &telemetry,
+        samples,
+        &mut sample,
+    );
+    let report = checked?;
+    printed?;
+    let text = match is_json {
+        true => report.to_json(),
+        false => report.to_string(),
+    };
+    match samples {
+        0 => print(&text)?,
+        _ => eprint!("{text}"),
+    }
+    Ok(if report.is_sound() { COMPLETE } else { ERROR })
+}
+
 fn show_config(flags: &Flags) -> anyhow::Result<u8> {
     let values = load(flags)?;
     Config::new(&OsFileSystem, &values)?;
@@ -85,7 +122,11 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
         }

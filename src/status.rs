@@ -181,8 +181,11 @@ fn newest(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Version>, Stat
     Ok(paths.iter().filter_map(version).max())
 }
 
-/// The marker, else its previous generation.
-fn read(fs: &dyn FileSystem, paths: &Paths) -> Result<Option<(PathBuf, Marker)>, StatusError> {
+/// The marker, else its previous generation; with its path.
+///
+/// # Errors
+/// The file system failed, or neither is a marker.
+pub fn read(fs: &dyn FileSystem, paths: &Paths) -> Result<Option<(PathBuf, Marker)>, StatusError> {
     let mut broken = None;
     for path in [paths.marker(), paths.previous()] {
         match marker::read(fs, &path).map_err(|error| unreadable(&path, error))? {
