@@ -68,3 +68,5 @@ pub mod run;
 
 #[cfg(feature = "program")]
 pub mod check;
+#[cfg(feature = "program")]
+pub mod letters;

@@ -1,21 +1,24 @@
 //! The command line: parses, calls the library, and maps what comes back to an exit code.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
-use discogs_extractor::cli::{Cli, Task};
+use discogs_extractor::cli::{Cli, LettersTask, Task};
 use discogs_extractor::config::{self, Config, Place};
 use discogs_extractor::extraction::Ending;
-use discogs_extractor::fs::OsFileSystem;
+use discogs_extractor::fs::{FileSystem, OsFileSystem};
+use discogs_extractor::letters::{self, Choice};
 use discogs_extractor::run::{self, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
 use discogs_extractor::status;
 use discogs_extractor::telemetry::Telemetry;
-use discogs_extractor::time::{Clock as _, SystemClock};
+use discogs_extractor::time::{Clock, SystemClock};
 
 const COMPLETE: u8 = 0;
 const ERROR: u8 = 1;
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
             sample,
             json,
         } => check(&flags.0, sample, json),
+        Task::DeadLetters(task) => dead_letters(task),
         Task::Config(flags) => show_config(&flags.0),
         Task::Completions { shell } => completions(shell),
     };
@@ -103,6 +107,54 @@ fn check(flags: &Flags, samples: u64, is_json: bool) -> anyhow::Result<u8> {
         _ => eprint!("{text}"),
     }
     Ok(if report.is_sound() { COMPLETE } else { ERROR })
+}
+
+fn dead_letters(task: LettersTask) -> anyhow::Result<u8> {
+    let listed = |flags: &Flags, record| {
+        let values = load(flags)?;
+        let choice = Choice {
+            kinds: config::kinds(&values)?,
+            record,
+        };
+        let place = Place::new(&OsFileSystem, &values)?;
+        anyhow::Ok(letters::list(&OsFileSystem, &place, &choice)?)
+    };
+    match task {
+        LettersTask::List { chosen, json } => {
+            let letters = listed(&chosen.0, None)?;
+            print(&match json {
+                true => letters.to_json(),
+                false => letters.to_string(),
+            })?;
+            Ok(COMPLETE)
+        }
+        LettersTask::Show { chosen, record } => {
+            print(&listed(&chosen.0, record)?.show()?)?;
+            Ok(COMPLETE)
+        }
+        LettersTask::Retry { flags, record, xml } => retry(&flags.0, record, xml),
+    }
+}
+
+fn retry(flags: &Flags, record: Option<u64>, xml: Option<PathBuf>) -> anyhow::Result<u8> {
+    let config = Config::new(&OsFileSystem, &load(flags)?)?;
+    let _telemetry = Telemetry::start(config.log);
+    let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let owner = run::owner(&*fs, &*clock);
+    let mut broker = run::broker(&config, &fs, &clock, &owner);
+    let outside = letters::Outside {
+        fs: &*fs,
+        clock: &*clock,
+        broker: &mut *broker,
+    };
+    let choice = Choice {
+        kinds: config.kinds.clone(),
+        record,
+    };
+    let retried = letters::retry(outside, &config, &choice, xml, &owner)?;
+    print(&retried.to_string())?;
+    Ok(if retried.left == 0 { COMPLETE } else { ERROR })
 }
 
 fn show_config(flags: &Flags) -> anyhow::Result<u8> {

@@ -206,6 +206,7 @@ fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
         completed_at: None,
         source_checksum: None,
         checkpoint: is_resumed.then(|| checkpoint.clone()),
+        dead_letters_published: Vec::new(),
         unknown: entry.unknown,
     }
 }

@@ -151,7 +151,8 @@ pub fn source_options(config: &Config) -> source::Options {
     }
 }
 
-fn broker(
+/// The broker that `config` names; `owner` is who writes into files of ours.
+pub fn broker(
     config: &Config,
     fs: &Arc<dyn FileSystem>,
     clock: &Arc<dyn Clock>,
@@ -176,7 +177,7 @@ fn broker(
 }
 
 /// Who we are, for the extractor that finds our lock: `process 12 on name since 2026-08-02T..`.
-fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
+pub fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
     let (process, since) = (std::process::id(), rfc3339(clock.unix()));
     let mut host = String::new();
     let read = fs

@@ -6,71 +6,25 @@
     reason = "works with the files and processes of the real program"
 )]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use program::{Site, fixture, lines};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const KINDS: [&str; 4] = ["artists", "labels", "masters", "releases"];
 
-/// The program in a directory with an empty environment.
-fn program(directory: &Path, line: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_discogs-extractor"));
-    command
-        .args(line.split_whitespace())
-        .env_clear()
-        .current_dir(directory)
-        .output()
-        .unwrap()
-}
-
-/// A directory with copies of the fixtures in `folder`.
-fn copied(folder: &str) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(folder);
-    for path in fs::read_dir(fixtures)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-    {
-        if path.is_file() {
-            fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
-        }
-    }
-    directory
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// The report on a directory; `check` ends with `code`.
-fn report(directory: &Path, line: &str, code: i32) -> Value {
-    let output = program(directory, &format!("check . --json {line}"));
-    let err = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{line}\n{err}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn lines(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(str::to_owned).collect()
-}
-
 #[test]
 fn it_counts_what_a_run_publishes() {
-    let directory = copied("20260801");
-    let report = report(directory.path(), "", 0);
-    let expected = |kind: &str| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/20260801/expected");
-        lines(&folder.join(format!("discogs_20260801_{kind}.jsonl")))
-    };
+    let site = Site::with_fixtures("20260801");
+    let report = site.json("check . --json", 0);
     let mut to_publish = 0;
     for (kind, dump) in KINDS.iter().zip(report["dumps"].as_array().unwrap()) {
-        let messages = expected(kind);
+        let name = format!("20260801/expected/discogs_20260801_{kind}.jsonl");
+        let messages = lines(&fixture(&name));
         let bytes: usize = messages.iter().map(String::len).sum();
         assert_eq!(dump["kind"], *kind);
         assert_eq!(dump["messages"], messages.len());
@@ -83,9 +37,8 @@ fn it_counts_what_a_run_publishes() {
     }
     assert_eq!(report["messages_to_publish"], to_publish);
 
-    let run = program(directory.path(), "run . --broker file:spool");
-    assert!(run.status.success(), "{}", text(&run.stderr));
-    let spool = directory.path().join("spool/20260801");
+    site.ends("run . --broker file:spool", 0);
+    let spool = site.path("spool/20260801");
     let published: usize = fs::read_dir(&spool)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -100,40 +53,36 @@ fn it_counts_what_a_run_publishes() {
 
 #[test]
 fn it_says_what_a_run_would_do_with_the_state_that_is_there() {
-    let directory = copied("20260801");
-    let directory = directory.path();
-    let run = program(directory, "run . --kinds artists --broker file:spool");
-    assert!(run.status.success(), "{}", text(&run.stderr));
-    let before = lines(&directory.join(".extraction_status_20260801.json"));
+    let site = Site::with_fixtures("20260801");
+    site.ends("run . --kinds artists --broker file:spool", 0);
+    let marker = || lines(&site.path(".extraction_status_20260801.json"));
+    let before = marker();
 
     let begins = |report: &Value| -> Vec<Value> {
         let dumps = report["dumps"].as_array().unwrap().iter();
         dumps.map(|dump| dump["begins_at"].clone()).collect()
     };
-    let resumed = report(directory, "", 0);
+    let resumed = site.json("check . --json", 0);
     assert_eq!(
         begins(&resumed),
         [json!(null), json!(1), json!(1), json!(1)]
     );
-    let forced = report(directory, "--reprocess", 0);
+    let forced = site.json("check . --json --reprocess", 0);
     assert_eq!(begins(&forced), [1, 1, 1, 1].map(|at| json!(at)));
     assert_eq!(
         forced["messages_to_publish"].as_u64().unwrap(),
         resumed["messages_to_publish"].as_u64().unwrap() + 121
     );
-    let after = lines(&directory.join(".extraction_status_20260801.json"));
-    assert_eq!(before, after, "a check changes nothing");
+    assert_eq!(before, marker(), "a check changes nothing");
 }
 
 #[test]
 fn samples_are_the_messages_of_a_run() {
-    let directory = copied("20260801");
-    let output = program(directory.path(), "check . --kinds labels --sample 3");
-    assert!(output.status.success());
-    let expected = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/20260801/expected/discogs_20260801_labels.jsonl");
+    let site = Site::with_fixtures("20260801");
+    let (out, err) = site.ends("check . --kinds labels --sample 3", 0);
+    let expected = fixture("20260801/expected/discogs_20260801_labels.jsonl");
     let canonical = |line: &String| serde_json::from_str::<Value>(line).unwrap();
-    let printed: Vec<_> = text(&output.stdout).lines().map(str::to_owned).collect();
+    let printed: Vec<_> = out.lines().map(str::to_owned).collect();
     assert_eq!(
         printed.iter().map(canonical).collect::<Vec<_>>(),
         lines(&expected)[..3]
@@ -141,22 +90,20 @@ fn samples_are_the_messages_of_a_run() {
             .map(canonical)
             .collect::<Vec<_>>()
     );
-    assert!(text(&output.stderr).contains("a run publishes 81 messages"));
+    assert!(err.contains("a run publishes 81 messages"), "{err}");
 }
 
 #[test]
 fn a_published_checksum_is_held_against_the_dump() {
-    let directory = copied("20260801");
-    let directory = directory.path();
-    let only = "--kinds labels";
-    let dump = |code| report(directory, only, code)["dumps"][0].clone();
+    let site = Site::with_fixtures("20260801");
+    let dump = |code| site.json("check . --json --kinds labels", code)["dumps"][0].clone();
     let unknown = dump(0);
     assert_eq!(unknown["is_published"], Value::Null);
 
     let sha256 = unknown["sha256"].as_str().unwrap();
     let publish = |sha256: &str| {
         let line = format!("{sha256} discogs_20260801_labels.xml.gz\n");
-        fs::write(directory.join("discogs_20260801_CHECKSUM.txt"), line).unwrap();
+        fs::write(site.path("discogs_20260801_CHECKSUM.txt"), line).unwrap();
     };
     publish(sha256);
     assert_eq!(dump(0)["is_published"], true);
@@ -167,15 +114,14 @@ fn a_published_checksum_is_held_against_the_dump() {
 #[test]
 fn trouble_is_told_with_its_place() {
     let check = |folder: &str, line: &str, code: i32, expected: &[&str]| {
-        let directory = copied(&format!("broken/{folder}"));
-        let dump = fs::read_dir(directory.path())
+        let folder = format!("broken/{folder}");
+        let site = Site::with_fixtures(&folder);
+        let dump = fs::read_dir(fixture(&folder))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .find(|name| name.ends_with(".gz"))
             .unwrap();
-        let output = program(directory.path(), &format!("check {dump} {line}"));
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{folder}\n{out}{err}");
+        let (out, _) = site.ends(&format!("check {dump} {line}"), code);
         for part in expected {
             assert!(out.contains(part), "{part} is not in\n{out}");
         }
@@ -219,14 +165,8 @@ fn real_dumps_have_no_new_fields() {
         println!("{} is absent", samples.display());
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    for path in fs::read_dir(samples)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-    {
-        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
-    }
-    for dump in report(directory.path(), "", 0)["dumps"].as_array().unwrap() {
+    let report = Site::with_copies(&samples).json("check . --json", 0);
+    for dump in report["dumps"].as_array().unwrap() {
         assert_eq!(dump["drift"]["new"], json!([]), "{}", dump["kind"]);
         assert_eq!(dump["records"], 1_000);
     }
