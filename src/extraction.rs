@@ -6,18 +6,25 @@
 //! can be produced on one thread, and replayed.
 //!
 //! ```text
-//! Between ─→ Reading ─→ Draining ─→ Completing ─→ Between (next dump)
-//!    │        records    window      file_complete
-//!    │ no dump left      empty       confirmed
-//!    ├─→ Announcing ─→ Ending
-//!    └────────────────→ Ending ─→ Closing ─→ Over
-//!        extraction_complete   window drained, saved, disconnected
+//! Between ─→ Reading ─→ Draining ─→ Stamping ─→ Completing ─→ Between (next dump)
+//!    │        records    window      time of     file_complete
+//!    │ no dump left      empty       end saved   confirmed
+//!    ├─→ Stamping ─→ Announcing ─→ Ending
+//!    └────────────────────────────→ Ending ─→ Closing ─→ Over
+//!                    extraction_complete   window drained, saved, disconnected
 //! ```
 //!
 //! Records are settled in order ([`crate::window`]), saved at a cadence ([`crate::saves`]) and
 //! published over a link that comes and goes ([`crate::link`]). Whatever ends a run early (a stop
 //! request, a damaged dump, a broker that refuses us) goes through `Ending`: what is in the
 //! window gets its chance, the frontier is saved, and only then the run is over.
+//!
+//! **The end of a dump or of the version is announced with the time at which it was reached.** A
+//! message that is repeated after a crash must have the bytes that it had before, so that time is
+//! saved before the message goes out, as `completed_at`, together with everything else that the
+//! message tells: the checkpoint is at the end of the dump. It is saved twice, so that it is in the
+//! previous generation of the marker as well: a start that can't read the present one still repeats
+//! the same message. If it can't be saved, the run ends, as it could not be completed either.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -312,11 +319,23 @@ enum Phase {
     Between,
     Reading,
     Draining,
+    /// The end is reached; before it is announced, it is saved so many times more.
+    Stamping(End, u32),
     Completing,
     Announcing,
     Ending(Ending, Drain),
     Closing(Ending),
 }
+
+/// What has come to its end, and is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Dump,
+    Version,
+}
+
+/// The generations of the marker that are kept: the present one and the previous one.
+const GENERATIONS: u32 = 2;
 
 /// What an ending waits for before the last save. What happens while it waits can only make it
 /// wait for less, which is the order of the variants.
@@ -390,7 +409,7 @@ impl Extraction {
             Input::Saved(result) => self.saved(now, &result),
             Input::Stop => self.stop(now),
         }
-        self.advance_frontier(now);
+        self.advance_frontier();
     }
 
     /// What to do next.
@@ -448,7 +467,9 @@ impl Extraction {
         let processing = &mut self.marker.processing_phase;
         processing.status = Status::InProgress;
         processing.started_at = Some(started_at);
-        processing.completed_at = None;
+        if !self.dumps.is_empty() {
+            processing.completed_at = None;
+        }
         self.marker.publishing_phase.status = Status::InProgress;
         self.marker.summary.overall_status = Status::InProgress;
         self.saves.request();
@@ -517,7 +538,17 @@ impl Extraction {
     fn advance_phase(&mut self, now: Instant) -> bool {
         match &self.phase {
             Phase::Between if self.dumps.is_empty() => self.end_or_announce(now),
-            Phase::Draining if self.window.is_empty() => self.push_file_complete(now),
+            Phase::Draining if self.window.is_empty() => self.stamp(now, End::Dump),
+            Phase::Stamping(end, saves) => {
+                if self.saves.is_dirty() {
+                    self.saves.hurry();
+                    return false;
+                }
+                match saves.checked_sub(1) {
+                    Some(saves) => self.save_stamp(*end, saves),
+                    None => self.announce(*end),
+                }
+            }
             Phase::Announcing if self.window.is_empty() => self.announced(now),
             Phase::Ending(ending, drain) if self.is_drained(*drain, now) => {
                 if self.saves.is_dirty() {
@@ -531,13 +562,40 @@ impl Extraction {
         true
     }
 
-    fn push_file_complete(&mut self, now: Instant) {
-        let timestamp = rfc3339(self.unix(now));
+    /// An end is reached: now, unless the life before this one has saved when.
+    fn stamp(&mut self, now: Instant, end: End) {
+        let time = rfc3339(self.unix(now));
+        let completed_at = match (end, &self.current) {
+            (End::Dump, Some(current)) => {
+                &mut self.marker.file_mut(&current.dump.file_name()).completed_at
+            }
+            _ => &mut self.marker.processing_phase.completed_at,
+        };
+        completed_at.get_or_insert(time);
+        self.save_stamp(end, GENERATIONS - 1);
+    }
+
+    /// Saves what an announcement will say, and then `saves` times more.
+    fn save_stamp(&mut self, end: End, saves: u32) {
+        self.saves.request();
+        self.phase = Phase::Stamping(end, saves);
+    }
+
+    /// What is announced is saved in every generation.
+    fn announce(&mut self, end: End) {
+        match end {
+            End::Dump => self.push_file_complete(),
+            End::Version => self.push_extraction_complete(),
+        }
+    }
+
+    fn push_file_complete(&mut self) {
         let current = self.current.as_ref().expect("a dump is being completed");
+        let entry = self.marker.file(&current.dump.file_name());
         let body = json!({
             "type": "file_complete",
             "data_type": current.dump.kind.name(),
-            "timestamp": timestamp,
+            "timestamp": entry.expect("it was stamped").completed_at,
             "total_processed": current.checkpoint.frontier.published(),
             "file": current.dump.file_name(),
         });
@@ -569,14 +627,12 @@ impl Extraction {
     }
 
     /// `file_complete` is confirmed: the dump is completed by the save that follows.
-    fn dump_completed(&mut self, now: Instant) {
-        let completed_at = rfc3339(self.unix(now));
+    fn dump_completed(&mut self) {
         let current = self.current.take().expect("a dump is being completed");
         let file = current.dump.file_name();
         self.write_entry(&current);
         let entry = self.marker.file_mut(&file);
         entry.status = Status::Completed;
-        entry.completed_at = Some(completed_at);
         entry.source_checksum = current.checksum;
         if current.has_seek_point {
             self.saves.change_seek_point(current.dump.kind, None);
@@ -611,13 +667,13 @@ impl Extraction {
             self.phase = Phase::Ending(ending, Drain::Window);
             return;
         }
-        if self.options.announces_completion {
-            self.push_extraction_complete(now);
+        match self.options.announces_completion {
+            true => self.stamp(now, End::Version),
+            false => self.phase = Phase::Announcing,
         }
-        self.phase = Phase::Announcing;
     }
 
-    fn push_extraction_complete(&mut self, now: Instant) {
+    fn push_extraction_complete(&mut self) {
         let files = Kind::ALL.map(|kind| {
             let file = self
                 .marker
@@ -636,7 +692,7 @@ impl Extraction {
         let body = json!({
             "type": "extraction_complete",
             "version": self.version.as_str(),
-            "timestamp": rfc3339(self.unix(now)),
+            "timestamp": self.marker.processing_phase.completed_at,
             "started_at": self.marker.processing_phase.started_at,
             "record_counts": counts,
         });
@@ -647,13 +703,14 @@ impl Extraction {
                 .map_or(1, |checkpoint| checkpoint.frontier.messages + 2);
             self.push_control(kind, sequence, Subject::ExtractionComplete, &body);
         }
+        self.phase = Phase::Announcing;
     }
 
     fn announced(&mut self, now: Instant) {
         let now = self.unix(now);
         let processing = &mut self.marker.processing_phase;
         processing.status = Status::Completed;
-        processing.completed_at = Some(rfc3339(now));
+        processing.completed_at.get_or_insert(rfc3339(now));
         self.marker.publishing_phase.status = Status::Completed;
         self.marker.summary.overall_status = Status::Completed;
         let started: Option<jiff::Timestamp> = processing
@@ -732,11 +789,11 @@ impl Extraction {
     }
 
     /// Takes everything settled from the front of the window.
-    fn advance_frontier(&mut self, now: Instant) {
+    fn advance_frontier(&mut self) {
         while let Some(settles) = self.window.settled() {
             match settles {
                 Settles::Record(settled) => self.record_settled(settled),
-                Settles::FileComplete => self.dump_completed(now),
+                Settles::FileComplete => self.dump_completed(),
                 Settles::ExtractionComplete => {}
             }
         }
@@ -986,16 +1043,17 @@ impl Extraction {
         }
     }
 
-    /// At the end of a run saving is tried a few times; then the run is over without.
+    /// Where nothing is left to do but to save, it is tried a few times; then the run is over
+    /// without.
     fn give_up_saving(&mut self, now: Instant, error: &SaveError) {
-        let Phase::Ending(ending, drain) = &self.phase else {
-            return;
+        let failure = match &self.phase {
+            Phase::Ending(_, drain) if !self.is_drained(*drain, now) => return,
+            Phase::Ending(Ending::Failed(failure), _) => failure.clone(),
+            Phase::Ending(..) | Phase::Stamping(..) => Failure::Save(error.clone()),
+            _ => return,
         };
-        if self.is_drained(*drain, now) && self.saves.is_hopeless() {
-            self.phase = Phase::Closing(match ending {
-                Ending::Failed(failure) => Ending::Failed(failure.clone()),
-                _ => Ending::Failed(Failure::Save(error.clone())),
-            });
+        if self.saves.is_hopeless() {
+            self.phase = Phase::Closing(Ending::Failed(failure));
         }
     }
 

@@ -149,7 +149,8 @@ pub struct ProcessingPhase {
     /// When the extraction of this version began, RFC 3339. Consumers delete what is older, so
     /// it stays the original start across crashes.
     pub started_at: Option<String>,
-    /// RFC 3339.
+    /// When every dump was completed, RFC 3339: the time that `extraction_complete` tells, saved
+    /// before that is published.
     pub completed_at: Option<String>,
     /// Completed dumps.
     pub files_processed: u64,
@@ -182,7 +183,8 @@ pub struct FileProgress {
     pub batches_sent: u64,
     /// RFC 3339.
     pub started_at: Option<String>,
-    /// RFC 3339.
+    /// When every record was settled, RFC 3339: the time that `file_complete` tells, saved before
+    /// that is published. The dump is completed once that is confirmed.
     pub completed_at: Option<String>,
     /// SHA-256 in hexadecimal of a completed dump's bytes.
     pub source_checksum: Option<String>,

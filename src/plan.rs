@@ -192,7 +192,8 @@ fn forget(marker: &mut Marker, dumps: &[Dump]) {
 
 /// The entry of a dump that is to be read from `checkpoint` on.
 fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
-    let is_resumed = checkpoint.frontier != Frontier::default();
+    // Also at record 1, if that is where the dump stood: one without records has no other place.
+    let is_resumed = entry.checkpoint.as_ref() == Some(checkpoint);
     FileProgress {
         status: if is_resumed {
             Status::InProgress
@@ -203,7 +204,7 @@ fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
         messages_published: checkpoint.frontier.published(),
         batches_sent: checkpoint.frontier.published(),
         started_at: entry.started_at.filter(|_| is_resumed),
-        completed_at: None,
+        completed_at: entry.completed_at.filter(|_| is_resumed),
         source_checksum: None,
         checkpoint: is_resumed.then(|| checkpoint.clone()),
         dead_letters_published: Vec::new(),

@@ -353,7 +353,7 @@ impl DumpReport {
                 .filter(|_| file.status == Status::InProgress)
                 .map(|left| left.as_secs()),
             started_at: file.started_at.clone(),
-            completed_at: file.completed_at.clone(),
+            completed_at: file.completed_at.clone().filter(|_| is_completed),
         }
     }
 

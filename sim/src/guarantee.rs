@@ -25,8 +25,7 @@ pub enum Guarantee {
     InOrder,
     /// `file_complete` follows its records, `extraction_complete` every `file_complete`.
     EndsLast,
-    /// A message has the same identity and sequence on every attempt, and a record the same bytes. Of
-    /// control messages the counts are compared, and not their timestamps.
+    /// A message has the same identity, sequence and bytes on every attempt, in all lives.
     StableIdentity,
     /// Once faults stop, a run ends, complete, in a bounded time.
     Ends,

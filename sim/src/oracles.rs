@@ -11,6 +11,7 @@
 //! [`History`] of the lives so far, never what the program says of itself. Where a documented
 //! contract allows an exception, the oracle's documentation says which, and why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use discogs_extractor::broker::{Message, Subject};
@@ -43,7 +44,12 @@ pub struct History {
     pub changes: u64,
     /// Whether messages were turned down or dropped one by one.
     pub has_turned_down: bool,
+    /// The ends that were announced, with the body of the first attempt.
+    pub ends: Ends,
 }
+
+/// The bodies of announced ends, of a dump or of the version, by route.
+pub type Ends = BTreeMap<(Kind, Subject), Vec<u8>>;
 
 impl History {
     /// Adds a life.
@@ -63,6 +69,17 @@ impl History {
             let submitted = &mut self.submitted[kind as usize];
             *submitted = ordinal.max(*submitted);
         }
+        for end in record.attempts.iter().filter(|message| is_end(message)) {
+            let first = self.ends.entry((end.route, end.subject));
+            first.or_insert_with(|| end.body.clone());
+        }
+    }
+
+    /// The dump of a kind is extracted anew: its end will be another one, and so will that of the
+    /// version.
+    pub fn forget_end(&mut self, kind: Kind) {
+        self.ends
+            .retain(|(route, subject), _| *route != kind && *subject == Subject::FileComplete);
     }
 
     const fn sight(&self, end: End) -> Sight {
@@ -72,6 +89,14 @@ impl History {
             end,
         }
     }
+}
+
+/// Whether a message announces the end of a dump or of the version.
+fn is_end(message: &Message) -> bool {
+    matches!(
+        message.subject,
+        Subject::FileComplete | Subject::ExtractionComplete
+    )
 }
 
 /// The kind and ordinal of a record's message.
@@ -170,6 +195,7 @@ pub fn life(
 ) -> Violations {
     let mut violations = record.violations.clone();
     violations.extend(stable_identity(scene, record));
+    violations.extend(stable_ends(history, record));
     violations.extend(never_again(from, record));
     violations.extend(bounded_repeats(scene, history, from, record));
     violations.extend(bounded_window(scene, record));
@@ -179,8 +205,7 @@ pub fn life(
 }
 
 /// Each attempt to publish a record has the sequence and the bytes that the truth says, so all
-/// attempts have the same. The ends of dumps and versions have the time in them, and are the same
-/// in identity and sequence only.
+/// attempts have the same. The ends of dumps and versions have the sequence that the truth says.
 pub fn stable_identity(scene: &Scene<'_>, record: &Record) -> Option<Violation> {
     let differs = |message: &&Arc<Message>| {
         let truth = scene.truth(message.route);
@@ -197,6 +222,29 @@ pub fn stable_identity(scene: &Scene<'_>, record: &Record) -> Option<Violation> 
     Some(broken(
         Guarantee::StableIdentity,
         format!("{message:?} is not what the dump has"),
+    ))
+}
+
+/// The end of a dump or of the version has the same bytes on every attempt, in all lives, although
+/// there is a time in it. Not so once its dump is extracted anew.
+pub fn stable_ends(history: &History, record: &Record) -> Option<Violation> {
+    let mut known = History {
+        ends: history.ends.clone(),
+        ..History::default()
+    };
+    known.add(record);
+    let ends = record.attempts.iter().filter(|message| is_end(message));
+    let differs = |end: &&Arc<Message>| known.ends[&(end.route, end.subject)] != end.body;
+    let end = ends.into_iter().find(differs)?;
+    let (first, now) = (&known.ends[&(end.route, end.subject)], &end.body);
+    Some(broken(
+        Guarantee::StableIdentity,
+        format!(
+            "{} was {}, and is {} now",
+            end.id(),
+            String::from_utf8_lossy(first),
+            String::from_utf8_lossy(now)
+        ),
     ))
 }
 

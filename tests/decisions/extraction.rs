@@ -12,8 +12,8 @@ use discogs_extractor::record::Ordinal;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Ended, STARTED, Welcome, World, XML_BYTES, body, marker_on_disk, milliseconds, name,
-    paths,
+    Answer, Ended, Record, STARTED, Welcome, World, XML_BYTES, body, marker_on_disk, milliseconds,
+    name, paths,
 };
 
 const ARTISTS: &[u64] = &[10];
@@ -803,7 +803,7 @@ mod stopping {
     #[test]
     fn a_stop_at_any_step_saves_and_the_next_run_completes() {
         let mut endings = Vec::new();
-        for step in 1..=180 {
+        for step in 1..=240 {
             let ended = check(World::new(&[10, 2, 0, 1]), step);
             if ended.ending == Ending::Stopped && ended.status(Kind::Artists) == Status::InProgress
             {
@@ -904,11 +904,12 @@ mod saving {
 
     #[test]
     fn the_cadence_is_a_threshold() {
-        // The first one notes the start, the last one the completion.
-        assert_eq!(saves(4, 5), 2);
-        assert_eq!(saves(50, 1_000), 2);
-        assert!((2 + 6..=2 + 12).contains(&saves(50, 4)), "{}", saves(50, 4));
-        assert!((2 + 4..=2 + 10).contains(&saves(50, 5)), "{}", saves(50, 5));
+        // The first one notes the start, two the end before it is announced, the last one the
+        // completion.
+        assert_eq!(saves(4, 5), 4);
+        assert_eq!(saves(50, 1_000), 4);
+        assert!((4 + 6..=4 + 12).contains(&saves(50, 4)), "{}", saves(50, 4));
+        assert!((4 + 4..=4 + 10).contains(&saves(50, 5)), "{}", saves(50, 5));
     }
 
     #[test]
@@ -945,21 +946,23 @@ mod saving {
         }
     }
 
+    /// Only the end is not announced, since what it says could not be repeated.
     #[test]
     fn publishing_goes_on_while_saves_fail_and_the_end_says_so() {
-        let mut world = World::new(&[50]);
+        let mut world = World::new(&[50, 1]);
         world.fs.set_broken(true);
         let ended = world.run();
         let Ending::Failed(Failure::Save(error)) = &ended.ending else {
             panic!("{:?}", ended.ending);
         };
         assert_eq!(error.operation, "create");
-        assert_eq!(ended.record.stored(), whole(Kind::Artists, 50));
+        assert_eq!(ended.record.stored(), ids(Kind::Artists, 1..=50));
         assert_eq!(ended.marker, None);
         let failed = |notice: &&Notice| matches!(notice, Notice::SaveFailed { .. });
         assert!(ended.record.notices.iter().filter(failed).count() >= 3);
         world.fs.set_broken(false);
-        assert_eq!(world.run().record.stored(), whole(Kind::Artists, 50));
+        let expected = [whole(Kind::Artists, 50), whole(Kind::Labels, 1)].concat();
+        assert_eq!(world.run().record.stored(), expected);
     }
 
     #[test]
@@ -971,7 +974,7 @@ mod saving {
         let ended = world.run();
         assert_eq!(ended.ending, Ending::SelectionComplete);
         let results: Vec<_> = ended.record.saves.iter().map(|(_, is_ok)| *is_ok).collect();
-        assert_eq!(results, [true, false, false, true]);
+        assert_eq!(results, [true, false, false, true, true, true]);
         let notices = ended.record.notices.iter();
         let recovered = notices.filter(|notice| **notice == Notice::SaveRecovered);
         assert_eq!(
@@ -980,6 +983,76 @@ mod saving {
             "told once, by the first that succeeds"
         );
         assert_eq!(marker_on_disk(&world.fs).as_ref(), Some(ended.marker()));
+    }
+
+    /// The bodies of the attempts to announce an end.
+    fn announced(ended: &Ended) -> Vec<Vec<u8>> {
+        let attempts = ended.record.attempts.iter();
+        let ends = attempts.filter(|(_, message)| !matches!(message.subject, Subject::Record(_)));
+        ends.map(|(_, message)| message.body.clone()).collect()
+    }
+
+    /// Stops a run when its first message of `subject` was sent, which nobody answers, and runs
+    /// again a while later: how often that message went out, and in how many forms.
+    fn repeated(records: &[u64], subject: Subject, meanwhile: fn(&World)) -> (usize, usize) {
+        let is_sent =
+            move |record: &Record| record.attempts.iter().any(|(_, it)| it.subject == subject);
+        let mut world = World::new(records).stop_when(move |_, record| is_sent(record));
+        let number = 1 + records.iter().sum::<u64>() as usize;
+        let number = match subject {
+            Subject::ExtractionComplete => number + Kind::ALL.len(),
+            _ => number,
+        };
+        world = world.answers(&[(number as u64, Answer::Silence)]);
+        world.options.window_messages = 1;
+        let mut bodies = announced(&world.run());
+        bodies.drain(..bodies.len() - 1);
+        meanwhile(&world);
+        world.answers.clear();
+        let ended = world.run();
+        assert_eq!(ended.ending, Ending::Complete);
+        bodies.push(announced(&ended).swap_remove(0));
+        let count = bodies.len();
+        bodies.dedup();
+        (count, bodies.len())
+    }
+
+    fn damage_present(world: &World) {
+        world.fs.put(&paths().marker(), b"damaged");
+    }
+
+    /// The message may be in the broker, with or without a confirm, and the program dead.
+    #[test]
+    fn an_end_that_is_announced_again_is_the_same_message() {
+        for meanwhile in [|_: &World| {}, damage_present] {
+            for records in [&[3, 0, 0, 0], &[0, 0, 0, 0]] {
+                let ends = repeated(records, Subject::FileComplete, meanwhile);
+                assert_eq!(ends, (2, 1), "{records:?}");
+            }
+            let ends = repeated(&[3, 2, 0, 1], Subject::ExtractionComplete, meanwhile);
+            assert_eq!(ends, (2, 1));
+        }
+    }
+
+    /// It is saved before it is announced, in both generations.
+    #[test]
+    fn an_end_tells_the_time_that_the_marker_has() {
+        let ended = World::new(&[7, 0, 1, 12]).run();
+        let processing = &ended.marker().processing_phase;
+        let times = Kind::ALL.map(|kind| {
+            processing.progress_by_file[&name(kind)]
+                .completed_at
+                .clone()
+        });
+        let told = |subject| {
+            bodies(&ended, subject)
+                .into_iter()
+                .map(|body| body["timestamp"].clone())
+        };
+        assert!(told(Subject::FileComplete).eq(times.iter().map(|time| json!(time))));
+        let last = json!(processing.completed_at);
+        assert!(told(Subject::ExtractionComplete).all(|time| time == last));
+        assert!(times.is_sorted() && times[3] < processing.completed_at);
     }
 
     #[test]

@@ -265,6 +265,31 @@ fn the_entry_of_a_dump_to_read_counts_what_its_checkpoint_counts() {
     assert_eq!(restarted.marker.file(&name(Kind::Artists)), Some(&expected));
 }
 
+/// A dump whose end is reached and not completed yet will tell when that was; one that is read anew
+/// will tell another time.
+#[test]
+fn the_end_of_a_dump_is_kept_as_long_as_the_dump_is() {
+    let empty = Checkpoint {
+        frontier: Frontier::default(),
+        ..checkpoint(BYTES)
+    };
+    for (checkpoint, is_forced, is_kept) in [
+        (checkpoint(BYTES), false, true),
+        (empty, false, true),
+        (checkpoint(b"other bytes"), false, false),
+        (checkpoint(BYTES), true, false),
+    ] {
+        let ended = FileProgress {
+            completed_at: Some("2026-08-01T01:00:00Z".to_owned()),
+            ..entry(Status::InProgress, Some(checkpoint))
+        };
+        let plan = plan_artists(&world(BYTES, Some(ended.clone())), is_forced);
+        let planned = plan.marker.file(&name(Kind::Artists)).unwrap();
+        let kept = ended.completed_at.filter(|_| is_kept);
+        assert_eq!(planned.completed_at, kept, "{:?}", ended.checkpoint);
+    }
+}
+
 #[test]
 fn a_complete_version_is_complete_until_a_dump_of_it_changes() {
     for (bytes, is_complete) in [(BYTES, true), (b"other".as_slice(), false)] {

@@ -84,6 +84,13 @@ fn names() -> Vec<Bug> {
             seams: planted(|fs| tampered(fs, InPlace { truncates: true })),
         },
         Bug {
+            name: "previous-generation-lags",
+            what: "only every second save keeps the marker before it as the previous generation",
+            search: Search::Seeds(300),
+            breaks: &[Guarantee::StableIdentity],
+            seams: planted(|fs| tampered(fs, LaggingPrevious::default())),
+        },
+        Bug {
             name: "unlink-then-rename",
             what: "the old marker is removed before the new one gets its name",
             search: CRASHES,
@@ -222,6 +229,30 @@ struct NoCut;
 impl TamperFile for NoCut {
     fn truncate(&mut self, _: &mut dyn FileWrite, _: u64) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The previous generation is taken by every second save of a life.
+#[derive(Default)]
+struct LaggingPrevious {
+    is_second: AtomicBool,
+}
+
+impl Tamper for LaggingPrevious {
+    fn remove(&self, fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
+        let is_kept = path == Scenario::paths().previous()
+            && !self.is_second.fetch_xor(true, Ordering::Relaxed);
+        match is_kept {
+            true => Ok(()),
+            false => fs.remove(path),
+        }
+    }
+
+    fn link(&self, fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
+        match fs.link(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        }
     }
 }
 

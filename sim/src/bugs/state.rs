@@ -80,6 +80,13 @@ fn resumes() -> Vec<Bug> {
             seams: planted(count_twice),
         },
         Bug {
+            name: "end-stamped-by-the-attempt",
+            what: "the end of a dump or version is announced with the time of the attempt",
+            search: CRASHES,
+            breaks: &[Guarantee::StableIdentity],
+            seams: planted(forget_ends),
+        },
+        Bug {
             name: "other-bytes-are-resumed",
             what: "a dump with other bytes under the same name is gone on with at the old position",
             search: Search::Seeds(200),
@@ -103,6 +110,17 @@ fn one_record_too_far(_: &dyn FileSystem, mut plan: Plan) -> Plan {
     for planned in &mut plan.dumps {
         let frontier = &mut planned.checkpoint.frontier;
         frontier.record += u64::from(frontier.record > 0);
+    }
+    plan
+}
+
+fn forget_ends(_: &dyn FileSystem, mut plan: Plan) -> Plan {
+    if !plan.marker.is_complete() {
+        plan.marker.processing_phase.completed_at = None;
+    }
+    for planned in &plan.dumps {
+        let entry = plan.marker.file_mut(&planned.dump.file_name());
+        entry.completed_at = None;
     }
     plan
 }

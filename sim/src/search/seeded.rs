@@ -13,7 +13,8 @@
 //!
 //! When the disk has flipped a bit of the marker, what was reported is allowed to be lost, back to
 //! the previous generation or to the start, if the user is warned; it must never be ahead. When a dump
-//! has other bytes than before, what was done of it counts no more.
+//! has other bytes than before, or everything is begun again, what was done of it counts no more, and
+//! its end is announced as that of another extraction.
 
 use std::path::Path;
 use std::time::Duration;
@@ -439,6 +440,10 @@ impl Run<'_> {
         history.has_saved = false;
         history.has_lost_saves = true;
         history.reported = done;
+        if done == Done::default() {
+            // Everything is extracted anew.
+            history.ends.clear();
+        }
         Ok(())
     }
 
@@ -477,6 +482,7 @@ fn forget_dump(history: &mut History, kind: Kind, stored: usize) {
     history.reported.dumps[index] = DumpDone::default();
     history.reported.is_announced = false;
     history.submitted[index] = 0;
+    history.forget_end(kind);
     history.since[index] = stored;
     history.changes += 1;
 }
