@@ -398,6 +398,14 @@ impl Report {
         }
     }
 
+    /// The kinds of faults that never fired.
+    pub fn unfired(&self) -> impl Iterator<Item = Fault> {
+        let fired = Fault::ALL.into_iter().zip(self.fired);
+        fired
+            .filter(|(_, count)| *count == 0)
+            .map(|(fault, _)| fault)
+    }
+
     /// Adds what another search did.
     pub fn merge(&mut self, other: &Self) {
         self.runs += other.runs;

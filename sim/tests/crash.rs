@@ -104,10 +104,10 @@ fn every_two_crashes_are_survived_with_the_spool() {
     assert!(report.lives > 10_000, "{report}");
 }
 
-/// A sweep that misses a point has not shown that it works. The seeds are those of the commit that
+/// A sweep that misses a point or a fault has not shown that it works. The seeds are those of the commit that
 /// `ci/test` names; without one they are always the same.
 #[test]
-fn two_thousand_seeds_are_survived_and_reach_every_point() {
+fn two_thousand_seeds_are_survived_and_reach_every_point_and_fault() {
     #[expect(clippy::disallowed_methods, reason = "CI says which commit it tests")]
     let commit = std::env::var("SIM_COMMIT").ok();
     let first = commit.as_ref().map_or(0, |commit| {
@@ -123,6 +123,8 @@ fn two_thousand_seeds_are_survived_and_reach_every_point() {
     }
     let missing: Vec<_> = sweep.report.reached.missing().collect();
     assert_eq!(missing, [], "seeds from {first} on, {}", sweep.report);
+    let unfired: Vec<_> = sweep.report.unfired().collect();
+    assert_eq!(unfired, [], "seeds from {first} on, {}", sweep.report);
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn spool() -> Vec<Bug> {
         Bug {
             name: "spool-tail-not-cut",
             what: "the spool appends to a torn last line",
-            search: Search::Crashes(Run::new(Place::Spool, 2, 1, 2), Model::Torn, 1),
+            search: Search::Crashes(Run::new(Place::Spool, 1, 1, 2), Model::Torn, 1),
             breaks: &[Guarantee::ExactlyOnce, Guarantee::NeverAhead],
             seams: planted(|fs| tampered(fs, UncutSpool)),
         },
