@@ -7,8 +7,9 @@ use std::time::Duration;
 use discogs_extractor::broker::{Command, Event, Session, Tag};
 use discogs_extractor::fs::{self, FileSystem};
 use sim::disk::{Image, Model};
+use sim::place;
 use sim::program::{Done, Exit, Life, Program};
-use sim::scenario::{Dumps, Place, Scenario};
+use sim::scenario::{Dumps, Scenario};
 use sim::search::{Subject, exhaustive};
 
 /// Publishes two messages at a time, and keeps the number of those done in a file.
@@ -69,7 +70,7 @@ impl Program for Batches {
 }
 
 fn main() {
-    let scenario = &Scenario::new(&Dumps::well_formed(2), Place::RabbitMq, 2, 2);
+    let scenario = &Scenario::new(&Dumps::well_formed(2), place::RABBITMQ, 2, 2);
     let search =
         |program, depth| exhaustive::search(Subject { program, scenario }, Model::Full, depth);
     let lost = search(&Batches { saves_early: true }, 1).expect_err("records are lost");

@@ -20,8 +20,9 @@ use std::thread;
 use crate::disk::{Failure as DiskFailure, Image, Model, Operation, Planned};
 use crate::extractor::{Extractor, Seams};
 use crate::guarantee::{Guarantee, Violation};
+use crate::place::Place;
 use crate::program::{Done, Exit, Life, Physics, Program, Sight};
-use crate::scenario::{Dumps, Place, Scenario, Shape};
+use crate::scenario::{Dumps, Scenario, Shape};
 use crate::scene::Scene;
 use crate::search::{Failure, Subject, exhaustive, seeded, single};
 
@@ -81,7 +82,7 @@ pub enum Search {
 /// A small run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
-    place: Place,
+    place: &'static dyn Place,
     records: u64,
     interval: u64,
     window: usize,
@@ -91,7 +92,7 @@ pub struct Run {
 }
 
 impl Run {
-    const fn new(place: Place, records: u64, interval: u64, window: usize) -> Self {
+    const fn new(place: &'static dyn Place, records: u64, interval: u64, window: usize) -> Self {
         Self {
             place,
             records,

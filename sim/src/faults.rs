@@ -88,6 +88,23 @@ impl Fault {
     /// Those that keep a single message out, while others behind it get in.
     pub const ONE_BY_ONE: [Self; 4] = [Self::Nack, Self::Return, Self::Refuse, Self::Drop];
 
+    /// What can become of a message that arrives at the broker, apart from being stored and
+    /// confirmed.
+    pub const AT_ARRIVAL: [Self; 9] = [
+        Self::Nack,
+        Self::Return,
+        Self::Refuse,
+        Self::Drop,
+        Self::LateConfirm,
+        Self::MergedConfirm,
+        Self::Reordered,
+        Self::LinkLoss,
+        Self::Blocked,
+    ];
+
+    /// What can become of an attempt to connect.
+    pub const AT_CONNECT: [Self; 2] = [Self::ConnectRefused, Self::ConnectSilent];
+
     const fn bit(self) -> u32 {
         1 << self as u8
     }

@@ -12,7 +12,10 @@
 //!   both searches and all oracles that know nothing of the product's own files.
 //! - An own **source** of records implements [`Open`](discogs_extractor::driver::Open), and takes the
 //!   place of the product's in [`extractor::Seams`]; so does a wrapper of the saver or the broker.
-//! - An own **broker** is run through [`contract`], which the simulated one passes too.
+//! - An own **broker** implements [`place::Place`]: how a life opens it, and what it holds. The spool and
+//!   the simulated RabbitMQ are two such places, `sim/tests/place.rs` is a third. It gets both
+//!   searches and all oracles with the production pipeline in front of it; [`contract`] tests its
+//!   every answer besides.
 //!
 //! Here is a marker protocol as there are many: progress is saved every so many records, when they
 //! were handed to the broker and not when it confirmed them. The search finds the crash that loses
@@ -43,6 +46,7 @@ pub mod guarantee;
 pub mod sometimes;
 
 pub mod extractor;
+pub mod place;
 pub mod program;
 pub mod scenario;
 

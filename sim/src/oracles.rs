@@ -17,10 +17,10 @@ use std::sync::Arc;
 use discogs_extractor::broker::{Message, Subject};
 use discogs_extractor::dump::Kind;
 
-use crate::broker::Stored;
 use crate::guarantee::{Guarantee, Violation};
+use crate::place::Promise;
 use crate::program::{Done, End, Exit, Record, Sight};
-use crate::scenario::{Place, Scenario};
+use crate::scenario::Scenario;
 use crate::scene::{Delivery, Scene};
 
 pub mod state;
@@ -38,7 +38,7 @@ pub struct History {
     pub submitted: [u64; Kind::ALL.len()],
     /// Whether a save failed, or the disk took one away: then repeats have no bound.
     pub has_lost_saves: bool,
-    /// By kind, how many messages the broker had stored when the dump got its present bytes.
+    /// By kind, how many messages the broker held when the dump got its present bytes.
     pub since: [usize; Kind::ALL.len()],
     /// How often a dump was changed.
     pub changes: u64,
@@ -351,9 +351,9 @@ pub fn end(scene: &Scene<'_>, history: &History) -> Violations {
         violations.extend(nothing_lost(scene, kind, &held));
         violations.extend(nothing_invented(kind, &held));
         violations.extend(true_ends(scene, kind, &held));
-        match scene.scenario.place {
-            Place::Spool => violations.extend(exactly_once(scene, kind, &held)),
-            Place::RabbitMq => {
+        match scene.scenario.place.promise() {
+            Promise::ExactlyOnce => violations.extend(exactly_once(scene, kind, &held)),
+            Promise::AtLeastOnce => {
                 violations.extend(in_order(scene, history, kind));
                 violations.extend(ends_last(scene, history, kind));
             }
@@ -471,17 +471,17 @@ pub fn ends_last(scene: &Scene<'_>, history: &History, kind: Kind) -> Option<Vio
             format!("{kind}: record {late} comes after the end"),
         ));
     }
-    let is_early = scene.server.with_stored(|stored| {
-        let from = history.since.iter().copied().max().unwrap_or(0);
-        let announced = stored[from..]
-            .iter()
-            .position(|it| it.message.subject == Subject::ExtractionComplete)?;
-        let before = &stored[history.since[kind as usize]..from + announced];
+    let held = scene.held(0);
+    let from = history.since.iter().copied().max().unwrap_or(0);
+    let is_announced = |it: &(Kind, Delivery)| matches!(it.1, Delivery::ExtractionComplete(_));
+    let announced = held[from..].iter().position(is_announced);
+    let is_early = announced.filter(|announced| {
+        let before = &held[history.since[kind as usize]..from + announced];
         let is_end =
-            |it: &Stored| it.message.route == kind && it.message.subject == Subject::FileComplete;
-        (!before.iter().any(is_end)).then_some(())
+            |it: &(Kind, Delivery)| it.0 == kind && matches!(it.1, Delivery::FileComplete(_));
+        !before.iter().any(is_end)
     });
-    is_early.map(|()| {
+    is_early.map(|_| {
         broken(
             Guarantee::EndsLast,
             format!("the version is announced before {kind} ends"),
@@ -489,14 +489,10 @@ pub fn ends_last(scene: &Scene<'_>, history: &History, kind: Kind) -> Option<Vio
     })
 }
 
-/// What the server holds of a route since the dump has its present bytes.
+/// What the broker holds of a route since the dump has its present bytes.
 fn since(scene: &Scene<'_>, history: &History, kind: Kind) -> Vec<Delivery> {
-    let earlier = scene.server.with_stored(|stored| {
-        let before = &stored[..history.since[kind as usize]];
-        before
-            .iter()
-            .filter(|stored| stored.message.route == kind)
-            .count()
-    });
-    scene.deliveries(kind).split_off(earlier)
+    let held = scene.held(history.since[kind as usize]).into_iter();
+    held.filter(|(route, _)| *route == kind)
+        .map(|(_, delivery)| delivery)
+        .collect()
 }

@@ -21,14 +21,13 @@ use std::time::Duration;
 use discogs_extractor::broker::{Broker, Command, Event, Message, Subject, Tag, Waker};
 use discogs_extractor::dump::Kind;
 use discogs_extractor::fs::FileSystem;
-use discogs_extractor::spool::Spool;
 use discogs_extractor::time::{Clock, Instant};
 
 use crate::broker::Server;
 use crate::clock::VirtualClock;
 use crate::disk::{Disk, Image};
 use crate::guarantee::{Guarantee, Violation};
-use crate::scenario::{Place, SPOOL, Scenario, Truth};
+use crate::scenario::{Scenario, Truth};
 use crate::scene::Scene;
 use crate::sometimes::{Reached, Sometimes};
 use crate::world::World;
@@ -256,23 +255,9 @@ impl<'a> Life<'a> {
         (self.physics.file_system)(Arc::new(self.disk.clone()))
     }
 
-    /// The broker of the scenario, recorded. The spool works on `fs`, inline.
+    /// The broker of the scenario, recorded; `fs` is what it may keep files on.
     pub fn broker(&self, fs: &Arc<dyn FileSystem>) -> Box<dyn Broker> {
-        let inner: Box<dyn Broker> = match self.scenario.place {
-            Place::RabbitMq => (self.physics.broker)(
-                Box::new(self.server.client(&self.world)),
-                self.world.clock(),
-            ),
-            Place::Spool => Box::new(Inline {
-                spool: Spool::new(
-                    Arc::clone(fs),
-                    Arc::new(self.world.clock()),
-                    SPOOL.into(),
-                    self.scenario.spool.clone(),
-                ),
-                clock: self.world.clock(),
-            }),
-        };
+        let inner = self.scenario.place.open(self, fs);
         Box::new(Recorded {
             inner,
             world: self.world.clone(),
@@ -310,30 +295,6 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())
-}
-
-/// The spool without a thread: its wait jumps to the deadline.
-struct Inline {
-    spool: Spool,
-    clock: VirtualClock,
-}
-
-impl Broker for Inline {
-    fn submit(&mut self, command: Command) {
-        self.spool.submit(command);
-    }
-
-    fn poll(&mut self, deadline: Instant) -> Option<Event> {
-        let event = self.spool.poll(deadline);
-        if event.is_none() {
-            self.clock.advance_to(deadline);
-        }
-        event
-    }
-
-    fn waker(&self) -> Waker {
-        self.spool.waker()
-    }
 }
 
 /// Takes down what a program claims and does in one life. Clones are handles of the same.

@@ -23,34 +23,11 @@ use serde_json::json;
 use crate::disk::{Image, Planned};
 use crate::dumps::element::Element;
 use crate::dumps::{gzip, gzip_blocks, truth};
+use crate::place::Place;
 use crate::program::Done;
 
 /// Where the dumps and the state are.
 pub const DATA: &str = "data";
-/// Where the spool is.
-pub const SPOOL: &str = "spool";
-
-/// Which broker takes the messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// The simulated RabbitMQ, [`crate::broker::Server`].
-    RabbitMq,
-    /// The product's spool, on the simulated disk.
-    Spool,
-}
-
-impl Place {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::RabbitMq, Self::Spool];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RabbitMq => "rabbitmq",
-            Self::Spool => "spool",
-        }
-    }
-}
 
 /// What must come of a dump: the message of each record, none for a record that is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,7 +245,7 @@ pub struct Scenario {
     /// The dumps.
     pub dumps: Dumps,
     /// Where the messages go.
-    pub place: Place,
+    pub place: &'static dyn Place,
     /// The options of every life.
     pub options: Options,
     /// The bounds of the spool.
@@ -284,7 +261,7 @@ pub struct Scenario {
 
 impl Scenario {
     /// A scenario with a save every `interval` records and `window` messages without an answer.
-    pub fn new(dumps: &Dumps, place: Place, interval: u64, window: usize) -> Self {
+    pub fn new(dumps: &Dumps, place: &'static dyn Place, interval: u64, window: usize) -> Self {
         Self {
             dumps: dumps.clone(),
             place,
@@ -492,6 +469,7 @@ mod tests {
     use super::*;
     use crate::disk::Disk;
     use crate::faults::Faults;
+    use crate::place;
     use crate::tape::Tape;
     use crate::world::World;
 
@@ -516,7 +494,7 @@ mod tests {
 
     #[test]
     fn the_truth_is_what_the_product_makes_without_faults() {
-        let scenario = Scenario::new(&Dumps::new(9), Place::Spool, 2, 2);
+        let scenario = Scenario::new(&Dumps::new(9), place::SPOOL, 2, 2);
         for kind in Kind::ALL {
             for variant in 0..VARIANTS {
                 let image = scenario.with_dump(scenario.image(), kind, variant);

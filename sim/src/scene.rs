@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use discogs_extractor::broker::Subject;
 use discogs_extractor::dump::Kind;
@@ -13,7 +12,8 @@ use serde_json::Value;
 
 use crate::broker::Server;
 use crate::disk::Image;
-use crate::scenario::{Place, SPOOL, Scenario, Truth, VARIANTS};
+use crate::place::Held;
+use crate::scenario::{Scenario, Truth, VARIANTS};
 
 /// A moment.
 #[derive(Clone, Copy, Debug)]
@@ -62,36 +62,58 @@ impl<'a> Scene<'a> {
 
     /// What the broker holds of a route, in order.
     pub fn deliveries(&self, kind: Kind) -> Vec<Delivery> {
-        match self.scenario.place {
-            Place::RabbitMq => self.stored(kind),
-            Place::Spool => self
-                .lines(kind)
-                .iter()
-                .map(|line| self.delivery(kind, line))
-                .collect(),
-        }
+        let mut deliveries = Vec::new();
+        self.scenario.place.look(self, &mut |held| {
+            if held.route == kind {
+                deliveries.push(self.identified(&held));
+            }
+        });
+        deliveries
     }
 
-    fn stored(&self, kind: Kind) -> Vec<Delivery> {
-        self.server.with_stored(|stored| {
-            let route = stored.iter().filter(|stored| stored.message.route == kind);
-            let identified = route.map(|stored| {
-                let message = &stored.message;
-                let delivery = self.delivery(kind, &message.body);
-                let is_named_so = match (&delivery, message.subject) {
-                    (Delivery::Record(ordinal), Subject::Record(named)) => named.0 == *ordinal,
-                    (Delivery::Former, Subject::Record(_))
-                    | (Delivery::FileComplete(_), Subject::FileComplete)
-                    | (Delivery::ExtractionComplete(_), Subject::ExtractionComplete) => true,
-                    _ => false,
-                };
-                match is_named_so {
-                    true => delivery,
-                    false => Delivery::Foreign(format!("{message:?}")),
-                }
-            });
-            identified.collect()
-        })
+    /// What the broker holds from a message on, in order; for places that know one over all routes.
+    pub fn held(&self, from: usize) -> Vec<(Kind, Delivery)> {
+        let (mut deliveries, mut index) = (Vec::new(), 0);
+        self.scenario.place.look(self, &mut |held| {
+            if index >= from {
+                deliveries.push((held.route, self.identified(&held)));
+            }
+            index += 1;
+        });
+        deliveries
+    }
+
+    /// How many messages the broker holds.
+    pub fn held_count(&self) -> usize {
+        let mut count = 0;
+        self.scenario.place.look(self, &mut |_| count += 1);
+        count
+    }
+
+    /// Whether what there is of a route ends in the middle of a message.
+    pub fn is_torn(&self, kind: Kind) -> bool {
+        self.scenario.place.is_torn(self, kind)
+    }
+
+    /// What a message is, unless it says to be something else.
+    fn identified(&self, held: &Held<'_>) -> Delivery {
+        let delivery = self.delivery(held.route, held.body);
+        let is_named_so = match (&delivery, held.subject) {
+            (_, None) | (Delivery::Former, Some(Subject::Record(_))) => true,
+            (Delivery::Record(ordinal), Some(Subject::Record(named))) => named.0 == *ordinal,
+            (Delivery::FileComplete(_), Some(subject)) => subject == Subject::FileComplete,
+            (Delivery::ExtractionComplete(_), Some(subject)) => {
+                subject == Subject::ExtractionComplete
+            }
+            _ => false,
+        };
+        match is_named_so {
+            true => delivery,
+            false => {
+                let body = String::from_utf8_lossy(held.body);
+                Delivery::Foreign(format!("{:?}: {body}", held.subject))
+            }
+        }
     }
 
     fn delivery(&self, kind: Kind, body: &[u8]) -> Delivery {
@@ -108,40 +130,6 @@ impl<'a> Scene<'a> {
         }
         control(kind, body)
             .unwrap_or_else(|| Delivery::Foreign(String::from_utf8_lossy(body).into_owned()))
-    }
-
-    /// The whole lines of a route of the spool, in order. What follows the last line end is not
-    /// finished.
-    pub fn lines(&self, kind: Kind) -> Vec<&'a [u8]> {
-        let segments = self.segments(kind);
-        let texts = segments.iter().filter_map(|path| self.image.read(path));
-        let whole = texts.flat_map(|text| text.split_inclusive(|&byte| byte == b'\n'));
-        whole.filter_map(|line| line.strip_suffix(b"\n")).collect()
-    }
-
-    /// Whether the last segment of a route of the spool ends in the middle of a line.
-    pub fn is_torn(&self, kind: Kind) -> bool {
-        let last = self
-            .segments(kind)
-            .last()
-            .and_then(|path| self.image.read(path));
-        last.is_some_and(|text| !text.is_empty() && !text.ends_with(b"\n"))
-    }
-
-    fn segments(&self, kind: Kind) -> Vec<PathBuf> {
-        let directory = Path::new(SPOOL).join(Scenario::version().as_str());
-        let prefix = format!("{kind}-");
-        let paths = self.image.files().map(|(path, _)| path);
-        let segments = paths.filter(|path| {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            path.parent() == Some(&*directory)
-                && name.starts_with(&prefix)
-                && name.ends_with(".jsonl")
-        });
-        segments.map(Path::to_owned).collect()
     }
 
     /// The records in the dead-letter file, in its order, as far as its lines are whole.

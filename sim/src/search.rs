@@ -19,8 +19,9 @@ use crate::disk::{Disk, Image, Model};
 use crate::faults::Fault;
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::{self, History};
+use crate::place::Promise;
 use crate::program::{Done, End, Exit, Life, Program, Record};
-use crate::scenario::{Place, Scenario};
+use crate::scenario::Scenario;
 use crate::scene::{Delivery, Scene};
 use crate::sometimes::{Reached, Sometimes, Tally};
 use crate::trace::Trace;
@@ -215,7 +216,7 @@ impl<'a> Subject<'a> {
         if state.image != *live {
             reached.add(Sometimes::LostBytes);
         }
-        if self.scenario.place == Place::Spool {
+        if self.scenario.place.promise() == Promise::ExactlyOnce {
             let scene = self.scene(&state.image, &state.server);
             let done = self.done(&state.image).unwrap_or_default();
             for kind in Kind::ALL {
@@ -223,7 +224,7 @@ impl<'a> Subject<'a> {
                     reached.add(Sometimes::TornSpool);
                 }
                 let settled = scene.truth(kind).sequence(done.dump(kind).records);
-                if scene.lines(kind).len() as u64 > settled && !done.dump(kind).is_completed {
+                if scene.deliveries(kind).len() as u64 > settled && !done.dump(kind).is_completed {
                     reached.add(Sometimes::SpoolAhead);
                 }
             }
@@ -396,6 +397,14 @@ impl Report {
         for fault in Fault::ALL {
             self.fired[fault as usize] += world.fired(fault);
         }
+    }
+
+    /// The kinds of faults that never fired.
+    pub fn unfired(&self) -> impl Iterator<Item = Fault> {
+        let fired = Fault::ALL.into_iter().zip(self.fired);
+        fired
+            .filter(|(_, count)| *count == 0)
+            .map(|(fault, _)| fault)
     }
 
     /// Adds what another search did.

@@ -4,20 +4,27 @@
 
 use sim::disk::{Failure, Model, Operation, Planned};
 use sim::extractor::Extractor;
-use sim::scenario::{DATA, Dumps, Place, Scenario};
+use sim::place::{self, Place};
+use sim::scenario::{DATA, Dumps, Scenario};
 use sim::search::sweep::{first_seed, sweep};
 use sim::search::{Report, Subject, exhaustive, seeded};
 use sim::sometimes::Sometimes;
 use sim::tape::Tape;
 
 /// The product, crashed everywhere in a run of so many records of each dump.
-fn search(place: Place, records: u64, interval: u64, window: usize, depth: usize) -> Report {
+fn search(
+    place: &'static dyn Place,
+    records: u64,
+    interval: u64,
+    window: usize,
+    depth: usize,
+) -> Report {
     search_on(Model::Full, place, records, interval, window, depth)
 }
 
 fn search_on(
     model: Model,
-    place: Place,
+    place: &'static dyn Place,
     records: u64,
     interval: u64,
     window: usize,
@@ -32,7 +39,7 @@ fn search_on(
     report.unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-fn single_crashes(place: Place) {
+fn single_crashes(place: &'static dyn Place) {
     for (records, interval, window) in [(3, 2, 2), (2, 1, 1), (5, 3, 4), (9, 10, 8)] {
         let report = search(place, records, interval, window, 1);
         assert!(report.lives > 500, "{report}");
@@ -41,12 +48,12 @@ fn single_crashes(place: Place) {
 
 #[test]
 fn every_single_crash_is_survived_with_rabbitmq() {
-    single_crashes(Place::RabbitMq);
+    single_crashes(place::RABBITMQ);
 }
 
 #[test]
 fn every_single_crash_is_survived_with_the_spool() {
-    single_crashes(Place::Spool);
+    single_crashes(place::SPOOL);
 }
 
 /// One operation of the first save fails, and a crash falls anywhere before, in or after that.
@@ -60,7 +67,7 @@ fn a_crash_around_a_failed_save_is_survived() {
         (Operation::SyncDir, DATA),
     ];
     for (operation, path) in steps {
-        for place in Place::ALL {
+        for place in place::ALL {
             let mut scenario = Scenario::new(&Dumps::new(2), place, 1, 2);
             scenario.planned.push(Planned {
                 operation,
@@ -85,7 +92,7 @@ fn a_crash_around_a_failed_save_is_survived() {
 /// Torn pages, and file systems on which names become durable in any order.
 #[test]
 fn worse_disks_are_survived() {
-    for place in Place::ALL {
+    for place in place::ALL {
         for model in [Model::Torn, Model::Unordered] {
             search_on(model, place, 1, 1, 1, 1);
         }
@@ -94,20 +101,20 @@ fn worse_disks_are_survived() {
 
 #[test]
 fn every_two_crashes_are_survived_with_rabbitmq() {
-    let report = search(Place::RabbitMq, 1, 1, 1, 2);
+    let report = search(place::RABBITMQ, 1, 1, 1, 2);
     assert!(report.lives > 10_000, "{report}");
 }
 
 #[test]
 fn every_two_crashes_are_survived_with_the_spool() {
-    let report = search(Place::Spool, 1, 1, 1, 2);
+    let report = search(place::SPOOL, 1, 1, 1, 2);
     assert!(report.lives > 10_000, "{report}");
 }
 
-/// A sweep that misses a point has not shown that it works. The seeds are those of the commit that
+/// A sweep that misses a point or a fault has not shown that it works. The seeds are those of the commit that
 /// `ci/test` names; without one they are always the same.
 #[test]
-fn two_thousand_seeds_are_survived_and_reach_every_point() {
+fn two_thousand_seeds_are_survived_and_reach_every_point_and_fault() {
     #[expect(clippy::disallowed_methods, reason = "CI says which commit it tests")]
     let commit = std::env::var("SIM_COMMIT").ok();
     let first = commit.as_ref().map_or(0, |commit| {
@@ -123,6 +130,8 @@ fn two_thousand_seeds_are_survived_and_reach_every_point() {
     }
     let missing: Vec<_> = sweep.report.reached.missing().collect();
     assert_eq!(missing, [], "seeds from {first} on, {}", sweep.report);
+    let unfired: Vec<_> = sweep.report.unfired().collect();
+    assert_eq!(unfired, [], "seeds from {first} on, {}", sweep.report);
 }
 
 #[test]

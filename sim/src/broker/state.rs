@@ -40,20 +40,9 @@ const ALARM_LASTS: [Duration; 3] = [
     Duration::from_secs(300),
 ];
 const LOSS_NOTICED: [Duration; 2] = [Duration::ZERO, Duration::from_secs(20)];
-const ANSWERS_LATE: Duration = Duration::from_secs(3);
-
-/// What can become of a message that arrives, apart from being stored and confirmed.
-const AT_ARRIVAL: [Fault; 9] = [
-    Fault::Nack,
-    Fault::Return,
-    Fault::Refuse,
-    Fault::Drop,
-    Fault::LateConfirm,
-    Fault::MergedConfirm,
-    Fault::Reordered,
-    Fault::LinkLoss,
-    Fault::Blocked,
-];
+/// How long answers come after the end of their session: not at all, and with
+/// [`Fault::LateAnswers`].
+const ANSWERS_LATE: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3)];
 
 /// The life of the process in which something happens: its time and its chance.
 #[derive(Clone, Copy)]
@@ -348,8 +337,10 @@ impl State {
         if let Some(why) = &self.forbidden {
             return disconnected(why, true);
         }
-        let kinds = [Fault::ConnectRefused, Fault::ConnectSilent];
-        match life.world.pick(&kinds, life.tape, "broker.connect") {
+        match life
+            .world
+            .pick(&Fault::AT_CONNECT, life.tape, "broker.connect")
+        {
             Some(Fault::ConnectRefused) => disconnected("connection refused", false),
             Some(_) => None,
             None => Some(Event::Connected(session)),
@@ -454,7 +445,10 @@ impl State {
         if self.unbound.contains(&frame.message.route) {
             return self.give_back(life, &frame);
         }
-        match life.world.pick(&AT_ARRIVAL, life.tape, "broker.arrival") {
+        match life
+            .world
+            .pick(&Fault::AT_ARRIVAL, life.tape, "broker.arrival")
+        {
             None => self.confirm(life, &frame),
             Some(fault) => self.strikes(life, fault, frame),
         }
@@ -588,13 +582,13 @@ impl State {
         // An alarm belongs to its connection; only what names a tag may come late.
         answers.retain(|it| !matches!(it, Event::Blocked(_) | Event::Unblocked));
         self.tell_disconnected(told, session, why);
-        if !answers.is_empty()
-            && life
-                .world
-                .strikes(Fault::LateAnswers, life.tape, "broker.answers.late")
-        {
+        if answers.is_empty() {
+            return;
+        }
+        let late = life.duration_by(Fault::LateAnswers, "broker.answers.late", &ANSWERS_LATE);
+        if !late.is_zero() {
             for answer in answers {
-                self.tell(told + ANSWERS_LATE, session, answer);
+                self.tell(told + late, session, answer);
             }
         }
     }

@@ -12,13 +12,13 @@ use super::{Bug, Run, Search};
 use crate::disk::Model;
 use crate::extractor::Seams;
 use crate::guarantee::Guarantee;
-use crate::scenario::Place;
+use crate::place;
 
-const RUN: Run = Run::new(Place::RabbitMq, 3, 2, 2);
+const RUN: Run = Run::new(place::RABBITMQ, 3, 2, 2);
 /// A window that holds all that a program sends which waits for nothing.
-const WIDE: Run = Run::new(Place::RabbitMq, 3, 2, 16);
+const WIDE: Run = Run::new(place::RABBITMQ, 3, 2, 16);
 /// An interval that holds a dump: between two dumps everything is saved.
-const RARE: Run = Run::new(Place::RabbitMq, 3, 10, 2);
+const RARE: Run = Run::new(place::RABBITMQ, 3, 10, 2);
 
 /// A day without an answer, and more.
 const FOR_EVER: Duration = Duration::from_secs(10_000 * 3600);
@@ -88,7 +88,7 @@ fn confirms() -> Vec<Bug> {
         Bug {
             name: "full-queue-drops",
             what: "a publish that finds the queue to the broker full is dropped, and the error ignored",
-            search: Search::Crashes(Run::new(Place::RabbitMq, 3, 2, 3), Model::Full, 0),
+            search: Search::Crashes(Run::new(place::RABBITMQ, 3, 2, 3), Model::Full, 0),
             breaks: &[Guarantee::NothingLost],
             seams: planted(|broker| twisted(broker, FullQueue::default())),
         },

@@ -13,10 +13,11 @@ use super::{Bug, Run, Search};
 use crate::disk::{Model, Operation};
 use crate::extractor::Seams;
 use crate::guarantee::Guarantee;
-use crate::scenario::{DATA, Place, Scenario, Shape};
+use crate::place;
+use crate::scenario::{DATA, Scenario, Shape};
 
-const RUN: Run = Run::new(Place::RabbitMq, 3, 2, 2);
-const SPOOL_RUN: Run = Run::new(Place::Spool, 3, 2, 2);
+const RUN: Run = Run::new(place::RABBITMQ, 3, 2, 2);
+const SPOOL_RUN: Run = Run::new(place::SPOOL, 3, 2, 2);
 const CRASHES: Search = Search::Crashes(RUN, Model::Full, 1);
 
 type File = Box<dyn FileWrite>;
@@ -167,7 +168,7 @@ fn spool() -> Vec<Bug> {
         Bug {
             name: "spool-tail-not-cut",
             what: "the spool appends to a torn last line",
-            search: Search::Crashes(Run::new(Place::Spool, 2, 1, 2), Model::Torn, 1),
+            search: Search::Crashes(Run::new(place::SPOOL, 1, 1, 2), Model::Torn, 1),
             breaks: &[Guarantee::ExactlyOnce, Guarantee::NeverAhead],
             seams: planted(|fs| tampered(fs, UncutSpool)),
         },

@@ -21,9 +21,10 @@ use super::{Bug, Run, Search};
 use crate::disk::{Model, Operation};
 use crate::extractor::Seams;
 use crate::guarantee::Guarantee;
-use crate::scenario::{Place, Shape};
+use crate::place;
+use crate::scenario::Shape;
 
-const RUN: Run = Run::new(Place::RabbitMq, 3, 2, 2);
+const RUN: Run = Run::new(place::RABBITMQ, 3, 2, 2);
 const CRASHES: Search = Search::Crashes(RUN, Model::Full, 1);
 
 pub(super) fn bugs() -> Vec<Bug> {
@@ -54,7 +55,7 @@ fn resumes() -> Vec<Bug> {
         Bug {
             name: "recovery-removes-the-marker",
             what: "a resumed run removes the marker that it has read, and saves a new one later",
-            search: Search::Crashes(Run::new(Place::RabbitMq, 1, 1, 1), Model::Kill, 2),
+            search: Search::Crashes(Run::new(place::RABBITMQ, 1, 1, 1), Model::Kill, 2),
             breaks: &[Guarantee::WholeMarker, Guarantee::Durable],
             seams: planted(remove_marker),
         },
@@ -188,14 +189,14 @@ fn cadence() -> Vec<Bug> {
         Bug {
             name: "modulo-cadence",
             what: "a save is made when the count is a multiple of the interval, which batches step over",
-            search: Search::Crashes(Run::new(Place::Spool, 9, MODULUS, 4), Model::Full, 0),
+            search: Search::Crashes(Run::new(place::SPOOL, 9, MODULUS, 4), Model::Full, 0),
             breaks: &[Guarantee::BoundedLag],
             seams: run(modulo_cadence),
         },
         Bug {
             name: "interval-in-batches",
             what: "the interval is counted in batches of three and not in records",
-            search: Search::Crashes(Run::new(Place::RabbitMq, 9, 2, 2), Model::Full, 0),
+            search: Search::Crashes(Run::new(place::RABBITMQ, 9, 2, 2), Model::Full, 0),
             breaks: &[Guarantee::BoundedLag],
             seams: options(|mut options| {
                 options.save.interval *= 3;
@@ -205,7 +206,7 @@ fn cadence() -> Vec<Bug> {
         Bug {
             name: "reading-outruns-saves",
             what: "a save is made in time, but reading goes on without bound while it takes",
-            search: Search::Crashes(Run::new(Place::RabbitMq, 9, 1, 1), Model::Kill, 1),
+            search: Search::Crashes(Run::new(place::RABBITMQ, 9, 1, 1), Model::Kill, 1),
             breaks: &[Guarantee::BoundedRepeats],
             seams: options(|mut options| {
                 options.save.interval = 1_000;

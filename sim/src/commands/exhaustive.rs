@@ -2,7 +2,8 @@
 
 use sim::disk::Model;
 use sim::extractor::Extractor;
-use sim::scenario::{Dumps, Place, Scenario};
+use sim::place::{self, Place};
+use sim::scenario::{Dumps, Scenario};
 use sim::search::{Subject, exhaustive};
 
 #[derive(clap::Args, Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Small {
     /// Where the messages go: rabbitmq or spool
     #[arg(long, default_value = "rabbitmq", value_parser = place)]
-    pub(crate) broker: Place,
+    pub(crate) broker: &'static dyn Place,
     /// What a crash leaves: kill, strict, full, torn or unordered
     #[arg(long, default_value = "full", value_parser = model)]
     pub(crate) model: Model,
@@ -45,8 +46,8 @@ impl Small {
     }
 }
 
-fn place(text: &str) -> Result<Place, String> {
-    let found = Place::ALL.into_iter().find(|place| place.name() == text);
+fn place(text: &str) -> Result<&'static dyn Place, String> {
+    let found = place::ALL.into_iter().find(|place| place.name() == text);
     found.ok_or_else(|| format!("`{text}` is not a broker: rabbitmq or spool"))
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// Seeds that run at the same time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Fail if one of the points that must be reached sometimes is not
+    /// Fail if one of the points that must be reached sometimes is not, or a fault never fires
     #[arg(long)]
     all_points: bool,
 }
@@ -97,12 +97,16 @@ fn conclude(arguments: &Arguments, sweep: Sweep) -> anyhow::Result<()> {
         failed.len(),
         failed.join(" ")
     );
-    let missing = sweep.report.reached.missing().next();
+    let points = sweep.report.reached.missing();
+    let faults = sweep.report.unfired();
+    let missing = points
+        .map(|point| point.words().to_owned())
+        .chain(faults.map(|fault| format!("{fault:?}")))
+        .next();
     match missing.filter(|_| arguments.all_points) {
         None => Ok(()),
-        Some(point) => bail!(
-            "never reached: {}; the search was too small, or can no longer get there",
-            point.words()
-        ),
+        Some(missing) => {
+            bail!("never reached: {missing}; the search was too small, or can no longer get there")
+        }
     }
 }

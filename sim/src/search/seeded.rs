@@ -25,8 +25,9 @@ use crate::disk::{Disk, Image, Model, Operation};
 use crate::faults::{Fault, Faults};
 use crate::guarantee::{Guarantee, Violation};
 use crate::oracles::History;
+use crate::place::{self, Place};
 use crate::program::{Done, DumpDone, End, Exit, Program};
-use crate::scenario::{Dumps, Place, Scenario, VARIANTS};
+use crate::scenario::{Dumps, Scenario, VARIANTS};
 use crate::search::shrink::shrink;
 use crate::search::{Failure, Fate, Lived, Report, State, Subject, points_of, told};
 use crate::sometimes::{Reached, Sometimes};
@@ -38,23 +39,39 @@ const LIVENESS_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// The scenarios that seeds draw from; the dumps are made once.
 #[derive(Debug)]
-pub struct Scenarios(Vec<Dumps>);
+pub struct Scenarios {
+    dumps: Vec<Dumps>,
+    places: Vec<&'static dyn Place>,
+}
 
 /// Records of each dump, by scenario.
 const RECORDS: [u64; 5] = [3, 1, 8, 20, 60];
 
 impl Default for Scenarios {
     fn default() -> Self {
-        Self(RECORDS.map(Dumps::new).into())
+        Self::with(place::ALL.into())
     }
 }
 
 impl Scenarios {
+    /// Scenarios with these places.
+    ///
+    /// # Panics
+    ///
+    /// A seed does, if there is none.
+    pub fn with(places: Vec<&'static dyn Place>) -> Self {
+        Self {
+            dumps: RECORDS.map(Dumps::new).into(),
+            places,
+        }
+    }
+
     fn draw(&self, tape: &Tape) -> Scenario {
         let tape = tape.fork("scenario");
         let choose = |label, n: usize| tape.choose(label, n as u32) as usize;
-        let dumps = &self.0[tape.choose_weighted("scenario.records", &[4, 2, 4, 3, 1]) as usize];
-        let place = Place::ALL[choose("scenario.broker", Place::ALL.len())];
+        let dumps =
+            &self.dumps[tape.choose_weighted("scenario.records", &[4, 2, 4, 3, 1]) as usize];
+        let place = self.places[choose("scenario.broker", self.places.len())];
         let interval = [2, 1, 3, 5, 10][choose("scenario.interval", 5)];
         let window = [2, 1, 3, 4, 8][choose("scenario.window", 5)];
         let mut scenario = Scenario::new(dumps, place, interval, window);
@@ -466,7 +483,8 @@ impl Run<'_> {
         self.state.server.settle(&self.world);
         let image = std::mem::take(&mut self.state.image);
         self.state.image = scenario.with_dump(image, kind, variant);
-        let stored = self.state.server.stored().len();
+        let State { image, server, .. } = &self.state;
+        let stored = self.subject.scene(image, server).held_count();
         let history = &mut self.state.history;
         if history.submitted[kind as usize] > 0 {
             self.reached.add(Sometimes::ChangedDump);

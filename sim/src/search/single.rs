@@ -16,21 +16,6 @@ use crate::search::{Failure, Fate, Report, State, Subject, kept, points_of, told
 use crate::tape::{Choice, Tape};
 use crate::world::World;
 
-/// What happens, once.
-const KINDS: [Fault; 11] = [
-    Fault::Nack,
-    Fault::Return,
-    Fault::Refuse,
-    Fault::Drop,
-    Fault::LateConfirm,
-    Fault::MergedConfirm,
-    Fault::Reordered,
-    Fault::LinkLoss,
-    Fault::Blocked,
-    Fault::ConnectRefused,
-    Fault::ConnectSilent,
-];
-
 /// The choices of whether there is a fault; the broker's other ones are of how it shows.
 const OCCASIONS: [&str; 2] = ["broker.arrival", "broker.connect"];
 
@@ -109,7 +94,8 @@ fn tried(
 }
 
 fn run(subject: Subject<'_>, tape: &[u32], is_logged: bool, report: &mut Report) -> Outcome {
-    let (tape, faults) = (Tape::recorded(tape.to_vec()), Faults::only(&KINDS));
+    let kinds = [&Fault::AT_ARRIVAL[..], &Fault::AT_CONNECT].concat();
+    let (tape, faults) = (Tape::recorded(tape.to_vec()), Faults::only(&kinds));
     let world = match is_logged {
         true => World::logged(tape, faults),
         false => World::new(tape, faults),
