@@ -8,8 +8,10 @@
 pub mod time;
 
 pub mod fs;
+pub mod http;
 
 pub mod dump;
+pub mod listing;
 pub mod record;
 
 pub mod broker;
@@ -28,6 +30,7 @@ pub mod source;
 pub mod dead_letter;
 pub mod marker;
 
+pub mod download;
 pub mod plan;
 
 pub mod link;
