@@ -50,11 +50,15 @@ pub mod spool;
 #[cfg(feature = "program")]
 pub mod drift;
 #[cfg(feature = "program")]
+pub mod http_client;
+#[cfg(feature = "program")]
 pub mod human;
 #[cfg(feature = "program")]
 pub mod saver;
 #[cfg(feature = "program")]
 pub mod settings;
+#[cfg(feature = "program")]
+pub mod signals;
 
 #[cfg(feature = "program")]
 pub mod config;
@@ -71,5 +75,7 @@ pub mod run;
 
 #[cfg(feature = "program")]
 pub mod check;
+#[cfg(feature = "program")]
+pub mod fetch;
 #[cfg(feature = "program")]
 pub mod letters;
