@@ -9,7 +9,7 @@ use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, value_parser,
 };
 
-use crate::settings::{DEFAULT_FILE, Flags, Form, PLACE, SETTINGS, Setting};
+use crate::settings::{DEFAULT_FILE, DOWNLOAD, Flags, Form, LOG, PLACE, SETTINGS, Setting};
 
 const ABOUT: &str = "\
 Publishes the monthly Discogs dumps record by record to a message broker. After any crash, \
@@ -20,6 +20,7 @@ Examples:
   discogs-extractor run /data                        newest dumps in /data, into files in ./spool
   discogs-extractor run /data --broker amqp://rabbit --password-file /run/secrets/rabbit
   discogs-extractor run /data --kinds labels --broker null: --state-dir /tmp
+  discogs-extractor download /data                   the newest version, from the public host
   discogs-extractor status /data --json
   discogs-extractor check /data --sample 3           would a run succeed, and what would it publish
 
@@ -53,7 +54,9 @@ pub struct Cli {
 pub enum Task {
     /// Publish the dumps of a version, from where the last run ended
     #[command(after_long_help = NOTES)]
-    Run(AllFlags),
+    Run(RunFlags),
+    /// Download the newest version, or what is missing of it
+    Download(DownloadFlags),
     /// Show how far a version is, also while it runs
     Status {
         /// Which version.
@@ -67,7 +70,7 @@ pub enum Task {
     Check {
         /// The settings of the run.
         #[command(flatten)]
-        flags: AllFlags,
+        flags: RunFlags,
         /// Print the first N messages of each dump; the report then goes to stderr
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         sample: u64,
@@ -112,7 +115,7 @@ pub enum LettersTask {
     Retry {
         /// The settings of the run that they are from.
         #[command(flatten)]
-        flags: AllFlags,
+        flags: RunFlags,
         /// Only this record
         #[arg(long, value_name = "N")]
         record: Option<u64>,
@@ -136,6 +139,14 @@ pub trait Subset {
 #[derive(Clone, Debug, Default)]
 pub struct All;
 
+/// What a run has.
+#[derive(Clone, Debug, Default)]
+pub struct OfRun;
+
+/// What a download has.
+#[derive(Clone, Debug, Default)]
+pub struct OfDownload;
+
 /// What says where a state marker is.
 #[derive(Clone, Debug, Default)]
 pub struct OfPlace;
@@ -147,6 +158,18 @@ pub struct OfKinds;
 impl Subset for All {
     fn has(_: &str) -> bool {
         true
+    }
+}
+
+impl Subset for OfRun {
+    fn has(key: &str) -> bool {
+        !DOWNLOAD.contains(&key)
+    }
+}
+
+impl Subset for OfDownload {
+    fn has(key: &str) -> bool {
+        [PLACE, DOWNLOAD, LOG].concat().contains(&key)
     }
 }
 
@@ -164,6 +187,12 @@ impl Subset for OfKinds {
 
 /// The flags of every setting.
 pub type AllFlags = FlagsOf<All>;
+
+/// The flags of a run.
+pub type RunFlags = FlagsOf<OfRun>;
+
+/// The flags of a download.
+pub type DownloadFlags = FlagsOf<OfDownload>;
 
 /// The flags that say where a state marker is.
 pub type PlaceFlags = FlagsOf<OfPlace>;
@@ -271,8 +300,10 @@ mod tests {
         let check = |line: &str, expected: &[(&str, &str)]| {
             let arguments = line.split(' ');
             let cli = Cli::try_parse_from(arguments).unwrap();
-            let (Task::Run(FlagsOf(flags, _)) | Task::Config(FlagsOf(flags, _))) = cli.task else {
-                panic!("{line} has all flags");
+            let flags = match cli.task {
+                Task::Run(flags) => flags.0,
+                Task::Config(flags) => flags.0,
+                _ => panic!("{line} has all flags"),
             };
             let expected = expected
                 .iter()

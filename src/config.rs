@@ -66,6 +66,57 @@ pub struct LogConfig {
     pub progress: ProgressMode,
 }
 
+/// Everything that `download` needs to know.
+#[derive(Clone, Debug)]
+pub struct DownloadConfig {
+    /// Where the dumps are to be; made if it is missing.
+    pub directory: PathBuf,
+    /// The version, if not the newest.
+    pub version: Option<Version>,
+    /// Where the state is, if not beside the dumps.
+    pub state_directory: Option<PathBuf>,
+    /// The host's root, with a slash at its end.
+    pub url: String,
+    /// How the program talks.
+    pub log: LogConfig,
+}
+
+impl DownloadConfig {
+    /// What `values` say of downloads.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn new(fs: &dyn FileSystem, values: &Values) -> Result<Self, ConfigError> {
+        let place = Place::new(fs, values)?;
+        let is_file = fs.metadata(&place.root).is_ok_and(|found| !found.is_dir);
+        if is_file {
+            let root = place.root_value;
+            return Err(root.error(format!("{} is a file; name a directory", root.text)));
+        }
+        Ok(Self {
+            directory: place.root,
+            version: place.version,
+            state_directory: place.state_directory,
+            url: download_url(required(values, "download-url"))?,
+            log: LogConfig::new(values)?,
+        })
+    }
+}
+
+fn download_url(value: &Value) -> Result<String, ConfigError> {
+    let url = value.text.trim_end_matches('/');
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    match rest.is_some_and(|rest| !rest.is_empty()) {
+        true => Ok(format!("{url}/")),
+        false => Err(value.error(format!(
+            "`{}` is no host; write it like https://data.discogs.com/",
+            value.text
+        ))),
+    }
+}
+
 /// Everything that `run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -44,6 +44,9 @@ pub trait FileSystem: Send + Sync {
     /// What is known of a path.
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
 
+    /// How many bytes can be written to files in a directory before it is full.
+    fn free_space(&self, directory: &Path) -> io::Result<u64>;
+
     /// Takes the lock at `path`, which dies with the process, and writes `owner` into the file
     /// for the next one to read.
     ///
@@ -144,6 +147,11 @@ impl FileSystem for OsFileSystem {
             length: metadata.len(),
             is_dir: metadata.is_dir(),
         })
+    }
+
+    fn free_space(&self, directory: &Path) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(or_here(directory))?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Lock>> {

@@ -8,8 +8,10 @@
 pub mod time;
 
 pub mod fs;
+pub mod http;
 
 pub mod dump;
+pub mod listing;
 pub mod record;
 
 pub mod broker;
@@ -28,6 +30,7 @@ pub mod source;
 pub mod dead_letter;
 pub mod marker;
 
+pub mod download;
 pub mod plan;
 
 pub mod link;
@@ -47,11 +50,15 @@ pub mod spool;
 #[cfg(feature = "program")]
 pub mod drift;
 #[cfg(feature = "program")]
+pub mod http_client;
+#[cfg(feature = "program")]
 pub mod human;
 #[cfg(feature = "program")]
 pub mod saver;
 #[cfg(feature = "program")]
 pub mod settings;
+#[cfg(feature = "program")]
+pub mod signals;
 
 #[cfg(feature = "program")]
 pub mod config;
@@ -68,5 +75,7 @@ pub mod run;
 
 #[cfg(feature = "program")]
 pub mod check;
+#[cfg(feature = "program")]
+pub mod fetch;
 #[cfg(feature = "program")]
 pub mod letters;

@@ -10,8 +10,10 @@ use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, LettersTask, Task};
-use discogs_extractor::config::{self, Config, Place};
+use discogs_extractor::config::{self, Config, DownloadConfig, Place};
+use discogs_extractor::download::DownloadError;
 use discogs_extractor::extraction::Ending;
+use discogs_extractor::fetch::{self, FetchError};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::letters::{self, Choice};
 use discogs_extractor::run::{self, RunError};
@@ -28,6 +30,7 @@ const STOPPED: u8 = 3;
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(flags) => run(&flags.0),
+        Task::Download(flags) => download(&flags.0),
         Task::Status { place, json } => status(&place.0, json),
         Task::Check {
             flags,
@@ -66,6 +69,23 @@ fn run(flags: &Flags) -> anyhow::Result<u8> {
         Ending::Stopped => STOPPED,
         Ending::Failed(_) => ERROR,
     })
+}
+
+fn download(flags: &Flags) -> anyhow::Result<u8> {
+    let config = DownloadConfig::new(&OsFileSystem, &load(flags)?)?;
+    let telemetry = Telemetry::start(config.log);
+    match fetch::fetch(&config, &telemetry) {
+        Ok(version) => {
+            let directory = config.directory.display();
+            print(&format!("version {version} is complete in {directory}\n"))?;
+            Ok(COMPLETE)
+        }
+        Err(error @ FetchError::Download(DownloadError::Stopped)) => {
+            eprintln!("{error}");
+            Ok(STOPPED)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn status(flags: &Flags, is_json: bool) -> anyhow::Result<u8> {

@@ -133,8 +133,11 @@ pub struct FileDownload {
     pub started_at: Option<String>,
     /// RFC 3339.
     pub completed_at: Option<String>,
-    /// SHA-256 in hexadecimal.
+    /// SHA-256 in hexadecimal: of a completed dump its own, of one in progress the published one.
     pub checksum: Option<String>,
+    /// What the host calls the content that the bytes on disk are of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validator: Option<String>,
     /// Fields of other programs, kept as they are.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,

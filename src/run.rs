@@ -11,15 +11,9 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
-use signal_hook::low_level::emulate_default_handler;
-
-use crate::broker::{Broker, Waker};
+use crate::broker::Broker;
 use crate::config::{BrokerConfig, Config};
 use crate::driver::{self, Open, Outside};
 use crate::dump::{self, Dump, Kind, SelectError, Version};
@@ -35,6 +29,7 @@ use crate::record::Position;
 use crate::saver::ThreadSaver;
 use crate::seek_point::SeekPoint;
 use crate::settings::ConfigError;
+use crate::signals::StopSignals;
 use crate::source::{self, Reads, SourceError};
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
@@ -213,53 +208,6 @@ impl Open for Dumps {
     ) -> Result<Reads, SourceError> {
         let source = source::open(&*self.fs, dump, from, &self.options)?;
         Ok(source::threaded(source.with_seek_point(seek_point)))
-    }
-}
-
-/// SIGINT and SIGTERM: the first asks the run to stop, the second ends the process as if it had
-/// never been taken.
-struct StopSignals {
-    flag: Arc<AtomicBool>,
-    handle: Handle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl StopSignals {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the adapter that hands signals to the driver"
-    )]
-    fn take(waker: Waker) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let handle = signals.handle();
-        let flag = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&flag);
-        let work = move || {
-            for signal in signals.forever() {
-                if stop.swap(true, Ordering::Relaxed) {
-                    let _ = emulate_default_handler(signal);
-                }
-                waker.wake();
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(work)?;
-        Ok(Self {
-            flag,
-            handle,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for StopSignals {
-    fn drop(&mut self) {
-        self.handle.close();
-        if let Some(thread) = self.thread.take() {
-            // The thread only waits for signals.
-            let _ = thread.join();
-        }
     }
 }
 

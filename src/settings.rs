@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::download;
 use crate::fs::{self, FileSystem};
 
 /// The environment variables.
@@ -78,6 +79,7 @@ const WHAT: &str = "What is read";
 const WHERE: &str = "Where messages go";
 const STATE: &str = "State and recovery";
 const LIMITS: &str = "Limits";
+const DOWNLOADS: &str = "Downloads";
 const OUTPUT: &str = "Output";
 
 /// Every setting, in the order of the help.
@@ -271,6 +273,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "How long a stop waits for confirms before it saves and ends",
     },
     Setting {
+        key: "download-url",
+        form: Form::Value("URL"),
+        variables: &["DISCOGS_DOWNLOAD_URL"],
+        default: download::HOST,
+        heading: DOWNLOADS,
+        help: "The host that lists and has the dumps",
+    },
+    Setting {
         key: "progress",
         form: Form::Choice(&["auto", "lines", "never"]),
         variables: &["DISCOGS_PROGRESS"],
@@ -298,6 +308,12 @@ pub const SETTINGS: &[Setting] = &[
 
 /// The settings that say where a state marker is.
 pub const PLACE: &[&str] = &["root", "dump-version", "state-dir"];
+
+/// The settings of downloads, which a run does not make.
+pub const DOWNLOAD: &[&str] = &["download-url"];
+
+/// The settings of what is written on the screen.
+pub const LOG: &[&str] = &["progress", "log-format", "log-level"];
 
 /// Variables of older extractors that have nothing to set any more, and why.
 const IGNORED_VARIABLES: &[(&str, &str)] = &[(
@@ -749,7 +765,7 @@ mod tests {
             let is_rabbitmq = setting.variables[0].starts_with("RABBITMQ_");
             assert!(!is_value || is_named || is_rabbitmq, "{}", setting.key);
         }
-        for key in PLACE {
+        for key in [PLACE, DOWNLOAD, LOG].concat() {
             assert!(setting(key).is_some(), "{key}");
         }
     }

@@ -442,6 +442,23 @@ pub fn checksum(fs: &dyn FileSystem, path: &Path) -> io::Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
+/// Feeds the first `length` bytes of a file to `hasher`.
+///
+/// # Errors
+/// The file can't be read, or has fewer.
+pub fn hash_first(
+    fs: &dyn FileSystem,
+    path: &Path,
+    length: u64,
+    hasher: &mut Sha256,
+) -> io::Result<()> {
+    let mut file = fs.open(path)?;
+    match file.seek(SeekFrom::End(0))? < length {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => hash(hasher, &mut *file, 0, length),
+    }
+}
+
 /// Hashes `length` bytes of a file from `start` on, fewer if it ends before.
 fn hash(hasher: &mut Sha256, file: &mut dyn FileRead, start: u64, length: u64) -> io::Result<()> {
     file.seek(SeekFrom::Start(start))?;

@@ -17,10 +17,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogConfig, ProgressMode};
+use crate::download::{self, Watcher};
 use crate::driver::Observer;
 use crate::dump::Kind;
 use crate::extraction::{Extraction, Notice, Progress};
-use crate::human::{count, counted, duration, percent, rounded};
+use crate::human::{count, counted, duration, percent, rounded, size};
 use crate::plan::Plan;
 use crate::time::Instant;
 
@@ -77,20 +78,151 @@ impl Telemetry {
         }
     }
 
+    /// A bar for a dump, if there are bars.
+    fn bar(&self, kind: Kind, length: u64) -> Option<ProgressBar> {
+        let bar = ProgressBar::new(length)
+            .with_style(style(BAR))
+            .with_prefix(kind.name());
+        self.bars.as_ref().map(|screen| screen.add(bar))
+    }
+
+    /// Shows how far a download is.
+    pub const fn download(&self) -> DownloadView<'_> {
+        DownloadView {
+            telemetry: self,
+            dump: None,
+        }
+    }
+
     /// Shows how far the reading of a dump of `length` compressed bytes is.
     pub fn reading(&self, kind: Kind, length: u64) -> ReadingView {
-        let bar = || {
-            ProgressBar::new(length)
-                .with_style(style(BAR))
-                .with_prefix(kind.name())
-        };
         ReadingView {
             kind,
             length,
-            bar: self.bars.as_ref().map(|screen| screen.add(bar())),
+            bar: self.bar(kind, length),
             is_silent: self.mode == ProgressMode::Never,
             next: None,
         }
+    }
+}
+
+/// How far a download is, and what happens in it.
+#[derive(Debug)]
+pub struct DownloadView<'a> {
+    telemetry: &'a Telemetry,
+    dump: Option<DownloadedDump>,
+}
+
+/// A dump that is being downloaded.
+#[derive(Debug)]
+struct DownloadedDump {
+    kind: Kind,
+    bar: Option<ProgressBar>,
+    /// Where this attempt began, and when.
+    began: (Instant, u64),
+    /// When to show it next.
+    next: Instant,
+}
+
+impl Watcher for DownloadView<'_> {
+    fn progress(&mut self, now: Instant, kind: Kind, done: u64, total: Option<u64>) {
+        if self.dump.as_ref().is_none_or(|dump| dump.kind != kind) {
+            self.dump = Some(DownloadedDump {
+                kind,
+                bar: self.telemetry.bar(kind, total.unwrap_or_default()),
+                began: (now, done),
+                next: now,
+            });
+        }
+        let dump = self.dump.as_mut().expect("it was just made");
+        let every = dump.bar.as_ref().map_or(LINE_EVERY, |_| BARS_EVERY);
+        if now >= dump.next {
+            dump.next = now + every;
+            dump.show(now, done, total, self.telemetry.mode);
+        }
+    }
+
+    fn notice(&mut self, notice: &download::Notice) {
+        if matches!(
+            notice,
+            download::Notice::Fetched(_) | download::Notice::Failed { .. }
+        ) {
+            self.dump = None;
+        }
+        match describe_download(notice) {
+            (Level::WARN, text) => tracing::warn!("{text}"),
+            (_, text) => tracing::info!("{text}"),
+        }
+    }
+}
+
+impl DownloadedDump {
+    /// `releases 12.3 %: 1.3 GB of 10.3 GB, 12.1 MB/s, 12m 40s left`
+    #[expect(clippy::cast_precision_loss, reason = "a rate is for reading")]
+    fn show(&self, now: Instant, done: u64, total: Option<u64>, mode: ProgressMode) {
+        let (since, from) = self.began;
+        let rate = (done - from.min(done)) as f64 / now.since(since).as_secs_f64().max(0.001);
+        let mut text = size(done);
+        if let Some(total) = total {
+            text += &format!(" of {}", size(total));
+        }
+        if done > from {
+            text += &format!(", {}/s", size(rate as u64));
+        }
+        let left = total.map(|total| total.saturating_sub(done) as f64 / rate);
+        if let Some(left) = left.and_then(|left| Duration::try_from_secs_f64(left).ok()) {
+            text += &format!(", {} left", duration(left));
+        }
+        match (&self.bar, total) {
+            (Some(bar), _) => {
+                bar.set_position(done);
+                bar.set_message(text);
+            }
+            (None, _) if mode == ProgressMode::Never => {}
+            (None, Some(total)) => {
+                tracing::info!("{} {:.1} %: {text}", self.kind, percent(done, total));
+            }
+            (None, None) => tracing::info!("{}: {text}", self.kind),
+        }
+    }
+}
+
+impl Drop for DownloadedDump {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What a notice of a download says to people.
+fn describe_download(notice: &download::Notice) -> (Level, String) {
+    use download::Notice;
+    match notice {
+        Notice::Found(version) => (Level::INFO, format!("the host has version {version}")),
+        Notice::Present(file) => (Level::INFO, format!("{file}: here already")),
+        Notice::Outdated(file) => (
+            Level::WARN,
+            format!("{file}: other bytes are published under this name by now, fetching them"),
+        ),
+        Notice::Fetching { file, from: 0 } => (Level::INFO, format!("{file}: fetching")),
+        Notice::Fetching { file, from } => (
+            Level::INFO,
+            format!("{file}: fetching what follows {}", size(*from)),
+        ),
+        Notice::Fetched(file) => (Level::INFO, format!("{file}: complete, as published")),
+        Notice::StartedOver(file) => (
+            Level::WARN,
+            format!("{file}: the host sends it from its beginning, starting over"),
+        ),
+        Notice::Mismatch(file) => (
+            Level::WARN,
+            format!("{file}: the bytes are not the published ones, starting over"),
+        ),
+        Notice::Failed { why, retry } => (
+            Level::WARN,
+            format!("{why}; next attempt in {}", duration(*retry)),
+        ),
     }
 }
 

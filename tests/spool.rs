@@ -1111,6 +1111,12 @@ impl FileSystem for TestFileSystem {
         self.attempt("metadata", path, || OsFileSystem.metadata(path))
     }
 
+    fn free_space(&self, directory: &Path) -> io::Result<u64> {
+        self.attempt("free_space", directory, || {
+            OsFileSystem.free_space(directory)
+        })
+    }
+
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Lock>> {
         self.attempt("lock", path, || OsFileSystem.lock(path, owner))
     }

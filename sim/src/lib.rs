@@ -41,6 +41,7 @@ pub mod world;
 pub mod broker;
 pub mod contract;
 pub mod disk;
+pub mod host;
 
 pub mod guarantee;
 pub mod sometimes;

@@ -186,6 +186,10 @@ impl FileSystem for Memory {
         })
     }
 
+    fn free_space(&self, _directory: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn lock(&self, _path: &Path, _owner: &str) -> io::Result<Box<dyn Lock>> {
         Err(io::ErrorKind::Unsupported.into())
     }

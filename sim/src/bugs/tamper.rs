@@ -95,6 +95,10 @@ impl<T: Tamper> FileSystem for Tampered<T> {
         self.fs.metadata(path)
     }
 
+    fn free_space(&self, directory: &Path) -> io::Result<u64> {
+        self.fs.free_space(directory)
+    }
+
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Lock>> {
         self.tamper.lock(&*self.fs, path, owner)
     }

@@ -1,18 +1,9 @@
 //! `dead-letters`, as its users meet it: what was skipped can be seen, and published after all,
 //! once, behind everything else, under the identity that it always had.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "works with the files and processes of the real program"
-)]
-
-#[path = "support/program.rs"]
-mod program;
-
 use std::fs;
 
-use program::{Site, fixture, lines};
+use crate::site::{Site, fixture, lines};
 use serde_json::{Value, json};
 
 const LABELS: &str = "discogs_20260801_labels.xml.gz";

@@ -1,18 +1,9 @@
 //! `check`, as its users meet it: what it says of a dump must be what a run then does.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "works with the files and processes of the real program"
-)]
-
-#[path = "support/program.rs"]
-mod program;
-
 use std::fs;
 use std::path::Path;
 
-use program::{Site, fixture, lines};
+use crate::site::{Site, fixture, lines};
 use serde_json::{Value, json};
 
 const KINDS: [&str; 4] = ["artists", "labels", "masters", "releases"];

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -44,19 +44,18 @@ impl Site {
     }
 
     /// The program with arguments that are separated by spaces and an empty environment.
-    pub(crate) fn output(&self, line: &str) -> Output {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_discogs-extractor"));
         command
             .args(line.split_whitespace())
             .env_clear()
-            .current_dir(self.0.path())
-            .output()
-            .unwrap()
+            .current_dir(self.0.path());
+        command
     }
 
     /// The same, to its end with `code`: what it wrote to stdout and stderr.
     pub(crate) fn ends(&self, line: &str, code: i32) -> (String, String) {
-        let output = self.output(line);
+        let output = self.command(line).output().unwrap();
         let (out, err) = (text(output.stdout), text(output.stderr));
         assert_eq!(output.status.code(), Some(code), "{line}\n{out}{err}");
         (out, err)

@@ -1,0 +1,75 @@
+//! A download with the real clock, file system and network.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::DownloadConfig;
+use crate::download::{self, DownloadError, Options, Outside};
+use crate::dump::Version;
+use crate::fs::{FileSystem, OsFileSystem};
+use crate::http_client::HttpClient;
+use crate::marker::Paths;
+use crate::plan::{self, PlanError};
+use crate::run;
+use crate::signals::{Sleeper, StopSignals};
+use crate::telemetry::Telemetry;
+use crate::time::{Clock, SystemClock};
+
+/// Why there are no dumps.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The download ended early.
+    #[error("{0}")]
+    Download(#[from] DownloadError),
+    /// Another extractor works there.
+    #[error("{0}")]
+    Plan(#[from] PlanError),
+    /// The directory can't be made.
+    #[error("cannot create {path}: {error}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the file system said.
+        error: io::Error,
+    },
+    /// The operating system does not let us take signals.
+    #[error("cannot take signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Fetches what is missing of the version that `config` names, and returns that.
+///
+/// # Errors
+/// Why it ended before everything was there.
+pub fn fetch(config: &DownloadConfig, telemetry: &Telemetry) -> Result<Version, FetchError> {
+    let fs = OsFileSystem;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+    let stop = StopSignals::take(sleeper.waker()).map_err(FetchError::Signals)?;
+    let directory = &config.directory;
+    create(&fs, directory)?;
+    let state = config.state_directory.as_ref().unwrap_or(directory);
+    let options = Options::new(&config.url);
+    let mut outside = Outside {
+        fs: &fs,
+        clock: &*clock,
+        http: &mut HttpClient::new(Arc::clone(&clock)),
+        pause: &mut sleeper,
+        watcher: &mut telemetry.download(),
+        stop: &stop.flag,
+    };
+    let published = download::find(&mut outside, &options, config.version.as_ref())?;
+    let paths = Paths::new(state, &published.version);
+    let _lock = plan::lock(&fs, &paths, &run::owner(&fs, &*clock))?;
+    download::fetch(&mut outside, &options, &published, directory, &paths)?;
+    Ok(published.version)
+}
+
+fn create(fs: &dyn FileSystem, directory: &Path) -> Result<(), FetchError> {
+    fs.create_dir(directory)
+        .map_err(|error| FetchError::Directory {
+            path: directory.display().to_string(),
+            error,
+        })
+}

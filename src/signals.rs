@@ -1,0 +1,102 @@
+//! SIGINT and SIGTERM: the first asks the program to stop, the second ends the process as if it had
+//! never been taken.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::broker::Waker;
+use crate::download::Pause;
+use crate::time::{Clock, Instant};
+
+/// The signals, as long as this lives.
+pub struct StopSignals {
+    /// Set by the first signal.
+    pub flag: Arc<AtomicBool>,
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StopSignals {
+    /// Takes the signals; each wakes `waker` too.
+    ///
+    /// # Errors
+    /// The operating system does not let us.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the adapter that hands signals to the driver"
+    )]
+    pub fn take(waker: Waker) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let handle = signals.handle();
+        let flag = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&flag);
+        let work = move || {
+            for signal in signals.forever() {
+                if stop.swap(true, Ordering::Relaxed) {
+                    let _ = emulate_default_handler(signal);
+                }
+                waker.wake();
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(work)?;
+        Ok(Self {
+            flag,
+            handle,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for StopSignals {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // The thread only waits for signals.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A pause that a wake ends.
+pub struct Sleeper {
+    clock: Arc<dyn Clock>,
+    wakes: Receiver<()>,
+    sender: SyncSender<()>,
+}
+
+impl Sleeper {
+    /// One that goes by `clock`.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let (sender, wakes) = sync_channel(1);
+        Self {
+            clock,
+            wakes,
+            sender,
+        }
+    }
+
+    /// Ends the present or the next pause.
+    pub fn waker(&self) -> Waker {
+        let sender = self.sender.clone();
+        Waker::new(move || {
+            // A wake that waits to be noticed is enough.
+            let _ = sender.try_send(());
+        })
+    }
+}
+
+impl Pause for Sleeper {
+    fn pause(&mut self, deadline: Instant) {
+        // Whether it was woken or is over: whoever pauses looks at the time and the stop flag.
+        let _ = self.wakes.recv_timeout(deadline.since(self.clock.now()));
+    }
+}
