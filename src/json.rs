@@ -290,14 +290,10 @@ impl Arena {
         self.bytes(self.node(id).key)
     }
 
-    /// Whether the object `node` has an entry of the name `key`.
-    pub(crate) fn has_entry(&self, node: NodeId, key: Span) -> bool {
-        match self.node(node).value {
-            Value::Object(entries) => self
-                .iter(entries)
-                .any(|id| self.key_bytes(id) == self.bytes(key)),
-            _ => false,
-        }
+    /// Whether an entry of the name `key` is in `chain`.
+    pub(crate) fn has_key(&self, chain: Chain, key: Span) -> bool {
+        let key = self.bytes(key);
+        self.iter(chain).any(|id| self.key_bytes(id) == key)
     }
 
     /// Overwrites the byte before `range` with `byte`, both ASCII, and gives both as one span.
@@ -556,18 +552,19 @@ const TOPS: u64 = ONES * 0x80;
 /// and sets the top bit of each that is found, and perhaps of some behind the first one.
 #[inline]
 pub(crate) fn find(bytes: &[u8], mark: impl Fn(u64) -> u64) -> Option<usize> {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk::<8>() {
         let marks = mark(u64::from_le_bytes(*word));
         if marks != 0 {
-            return Some(index * 8 + first(marks));
+            return Some(at + first(marks));
         }
+        at += 8;
     }
     // Filled up with a letter, which nobody looks for.
     let mut word = [b'x'; 8];
-    word[..tail.len()].copy_from_slice(tail);
+    word[..bytes.len() - at].copy_from_slice(&bytes[at..]);
     let marks = mark(u64::from_le_bytes(word));
-    (marks != 0).then(|| words.len() * 8 + first(marks))
+    (marks != 0).then(|| at + first(marks))
 }
 
 const fn first(marks: u64) -> usize {

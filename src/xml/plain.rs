@@ -11,7 +11,7 @@
 //! search for the end of a text also finds out whether JSON has to escape something in it.
 
 use super::{DEPTH_MAX, Encoding, decode, is_xml_space, name_length};
-use crate::json::{self, Arena, NodeId, Span, Value, equal, escaped};
+use crate::json::{self, Arena, Chain, NodeId, Span, Value, equal, escaped};
 
 /// An element that is still open.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ struct Open {
     node: NodeId,
     /// Where its name stands in the record.
     name: Span,
+    /// Its attributes and children so far.
+    entries: Chain,
     /// All its text so far.
     text: Text,
 }
@@ -58,19 +60,21 @@ impl PlainReader {
             return None;
         }
         while let Some(open) = self.open.last_mut() {
-            let piece = scan.text(arena)?;
-            open.text = open.text.and(piece, arena)?;
-            match scan.bytes.get(scan.at + 1)? {
-                b'/' => {
+            match scan.bytes.get(scan.at..scan.at + 2)? {
+                b"</" => {
                     scan.end_tag(open.name)?;
                     self.close(arena);
                 }
-                b'!' => {
+                b"<!" => {
                     let piece = scan.section(arena)?;
                     open.text = open.text.and(piece, arena)?;
                 }
-                _ => {
+                [b'<', _] => {
                     self.element(&mut scan, arena)?;
+                }
+                _ => {
+                    let piece = scan.text(arena)?;
+                    open.text = open.text.and(piece, arena)?;
                 }
             }
         }
@@ -85,42 +89,51 @@ impl PlainReader {
         }
         let name = scan.start_of_tag()?;
         let node = arena.add(name, Value::Null, false);
+        let mut entries = Chain::default();
         let mut text = Text::Empty;
-        if !scan.attributes(node, arena)? {
+        if !scan.attributes(&mut entries, arena)? {
             text = scan.text(arena)?;
             if scan.bytes.get(scan.at + 1) != Some(&b'/') {
-                self.open.push(Open { node, name, text });
+                self.open.push(Open {
+                    node,
+                    name,
+                    entries,
+                    text,
+                });
                 return Some(node);
             }
             scan.end_tag(name)?;
         }
-        self.finish(node, text, arena);
+        self.finish(node, entries, text, arena);
         Some(node)
     }
 
     /// Closes the innermost element.
     fn close(&mut self, arena: &mut Arena) {
         let open = self.open.pop().expect("an element is open");
-        self.finish(open.node, open.text, arena);
+        self.finish(open.node, open.entries, open.text, arena);
     }
 
-    /// Gives an element its text, and the one around it a new entry.
-    fn finish(&self, node: NodeId, text: Text, arena: &mut Arena) {
-        if let Text::Visible(span, is_plain) = text {
-            let text = match is_plain {
-                true => Value::Plain(span),
-                false => Value::String(span),
-            };
-            if arena.node(node).value == Value::Null {
-                arena.node_mut(node).value = text;
-            } else {
+    /// Gives an element its value, and the one around it a new entry.
+    #[inline]
+    fn finish(&mut self, node: NodeId, mut entries: Chain, text: Text, arena: &mut Arena) {
+        let text = match text {
+            Text::Empty | Text::Blank(_) => Value::Null,
+            Text::Visible(span, true) => Value::Plain(span),
+            Text::Visible(span, false) => Value::String(span),
+        };
+        arena.node_mut(node).value = if entries.first().is_none() {
+            text
+        } else {
+            if text != Value::Null {
                 let key = arena.push_text("#text");
                 let entry = arena.add(key, text, false);
-                arena.append_entry(node, entry);
+                arena.append(&mut entries, entry);
             }
-        }
-        if let Some(parent) = self.open.last() {
-            arena.append_entry(parent.node, node);
+            Value::Object(entries)
+        };
+        if let Some(parent) = self.open.last_mut() {
+            arena.append(&mut parent.entries, node);
         }
     }
 }
@@ -128,10 +141,9 @@ impl PlainReader {
 impl Text {
     /// What `span` holds; `is_plain` if it is as plain as [`Value::Plain`].
     fn new(span: Span, is_plain: bool, arena: &Arena) -> Self {
-        match arena.bytes(span) {
-            [] => Self::Empty,
-            [first, ..] if first.is_ascii_graphic() => Self::Visible(span, is_plain),
-            _ if arena.text(span).trim().is_empty() => Self::Blank(span),
+        match arena.text(span) {
+            "" => Self::Empty,
+            text if text.trim().is_empty() => Self::Blank(span),
             _ => Self::Visible(span, is_plain),
         }
     }
@@ -167,6 +179,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes over `<name`.
+    #[inline]
     fn start_of_tag(&mut self) -> Option<Span> {
         let start = self.at + 1;
         let length = name_length(self.bytes.get(start..)?);
@@ -175,12 +188,32 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes over `</name>`.
+    #[inline]
     fn end_tag(&mut self, name: Span) -> Option<()> {
-        let name = &self.bytes[name.range()];
-        let rest = self.rest()[2..].strip_prefix(name)?;
-        let blank = spaces(rest);
-        self.at += 2 + name.len() + blank + 1;
-        (rest.get(blank) == Some(&b'>')).then_some(())
+        let (start, length) = (self.at + 2, name.range().len());
+        if !self.is_same(start, name) {
+            return None;
+        }
+        self.at = start + length + 1;
+        if self.bytes.get(start + length) == Some(&b'>') {
+            return Some(());
+        }
+        let blank = spaces(&self.bytes[start + length..]);
+        self.at += blank;
+        (self.bytes.get(self.at - 1) == Some(&b'>')).then_some(())
+    }
+
+    /// Whether the bytes from `start` on begin with `name`. Most names are short enough to be
+    /// compared as one number.
+    fn is_same(&self, start: usize, name: Span) -> bool {
+        let name = name.range();
+        let word = |at: usize| Some(u64::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?));
+        match (word(start), word(name.start)) {
+            (Some(here), Some(there)) if name.len() <= 8 => {
+                (here ^ there) << (64 - 8 * name.len()) == 0
+            }
+            _ => self.bytes[start..].starts_with(&self.bytes[name]),
+        }
     }
 
     /// Passes over a comment, which is no text, or CDATA.
@@ -204,8 +237,9 @@ impl<'a> Scan<'a> {
         Some(Text::new(span, false, arena))
     }
 
-    /// Adds the attributes of a tag to `node`, up to the tag's end, and says whether it is `/>`.
-    fn attributes(&mut self, node: NodeId, arena: &mut Arena) -> Option<bool> {
+    /// Adds the attributes of a tag to `entries`, up to the tag's end, and says whether it is `/>`.
+    #[inline]
+    fn attributes(&mut self, entries: &mut Chain, arena: &mut Arena) -> Option<bool> {
         loop {
             let space = spaces(self.rest());
             self.at += space;
@@ -218,28 +252,28 @@ impl<'a> Scan<'a> {
                     self.at += 2;
                     return Some(true);
                 }
-                _ if space > 0 => self.attribute(node, arena)?,
+                _ if space > 0 => self.attribute(entries, arena)?,
                 _ => return None,
             }
         }
     }
 
-    /// Adds the attribute here, `name="value"` or `name='value'`, to `node`. In the arena the space
-    /// before it becomes the `@` of its key.
-    fn attribute(&mut self, node: NodeId, arena: &mut Arena) -> Option<()> {
+    /// Adds the attribute here, `name="value"` or `name='value'`, to `entries`. In the arena the
+    /// space before it becomes the `@` of its key.
+    fn attribute(&mut self, entries: &mut Chain, arena: &mut Arena) -> Option<()> {
         let start = self.at;
         let length = name_length(self.rest());
         let [b'=', quote @ (b'"' | b'\''), ..] = self.rest()[length..] else {
             return None;
         };
         let key = arena.overwrite_before(b'@', start..start + length);
-        if length == 0 || arena.has_entry(node, key) {
+        if length == 0 || arena.has_key(*entries, key) {
             return None;
         }
         self.at += length + 2;
         let value = self.quoted(quote, arena)?;
         let entry = arena.add(key, value, true);
-        arena.append_entry(node, entry);
+        arena.append(entries, entry);
         Some(())
     }
 
@@ -259,19 +293,29 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes over the text up to the next `<`.
+    #[inline]
     fn text(&mut self, arena: &mut Arena) -> Option<Text> {
         let start = self.at;
-        if self.bytes.get(start) == Some(&b'<') {
+        let first = *self.bytes.get(start)?;
+        if first == b'<' {
             return Some(Text::Empty);
         }
-        let special = start + find_special(self.rest());
-        if *self.bytes.get(special)? == b'<' {
-            self.at = special;
-            return Some(Text::new(Span::new(start..special), true, arena));
+        self.at += find_special(self.rest());
+        if *self.bytes.get(self.at)? != b'<' {
+            return self.unusual_text(start, arena);
         }
-        let end = special + memchr::memchr(b'<', &self.bytes[special..])?;
-        self.at = end;
-        let span = self.decoded(start, end, Encoding::Text, arena);
+        let span = Span::new(start..self.at);
+        Some(if first.is_ascii_graphic() {
+            Text::Visible(span, true)
+        } else {
+            Text::new(span, true, arena)
+        })
+    }
+
+    /// Passes over the rest of a text that begins at `start` and holds something special.
+    fn unusual_text(&mut self, start: usize, arena: &mut Arena) -> Option<Text> {
+        self.at += memchr::memchr(b'<', self.rest())?;
+        let span = self.decoded(start, self.at, Encoding::Text, arena);
         Some(Text::new(span, false, arena))
     }
 
