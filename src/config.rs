@@ -126,6 +126,8 @@ pub struct Config {
     pub kinds: Vec<Kind>,
     /// The largest record in bytes of XML.
     pub record_bytes_max: usize,
+    /// How many threads make messages beside the one that inflates.
+    pub transcode_threads: usize,
     /// The shape of record messages.
     pub profile: Profile,
     /// Where messages go.
@@ -144,6 +146,8 @@ pub struct Config {
 const COUNT_MAX: u64 = 1_000_000_000;
 /// The most messages of a window: a message takes some 4 kB.
 const WINDOW_MESSAGES_MAX: u64 = 1_000_000;
+/// Far more than inflating on one thread can keep busy.
+const TRANSCODE_THREADS_MAX: u64 = 64;
 /// The most bytes of a window or a record.
 const BYTES_MAX: u64 = 4 << 30;
 /// The longest duration: a day.
@@ -215,10 +219,12 @@ impl Config {
             extraction.link.connect_timeout = connect_timeout(rabbitmq);
         }
         let record_bytes_max = bounded_bytes(values, "record-bytes-max")?;
+        let transcode_threads = number(values, "transcode-threads", 0, TRANSCODE_THREADS_MAX)?;
         Ok(Self {
             place: Place::new(fs, values)?,
             kinds: kinds(values)?,
             record_bytes_max,
+            transcode_threads: to_usize(transcode_threads),
             profile: choice(values, "message-profile", PROFILES)?,
             broker,
             extraction,
@@ -796,6 +802,7 @@ mod tests {
             );
         }
         check("window-messages", "0", "from 1 to 1000000");
+        check("transcode-threads", "65", "from 0 to 64");
         check("dead-letters-max", "-1", "from 0 to");
         check("window-bytes", "0", "from 1 byte");
         check("window-bytes", "5GiB", "to 4GiB");

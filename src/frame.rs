@@ -332,6 +332,11 @@ impl Framer {
         }
     }
 
+    /// The boundary behind the last frame, or where it began.
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
     /// Cuts the frame that the last step yielded at the first place inside it where the next
     /// record seems to begin, and goes on there. `None` if there is no such place, or no frame.
     ///

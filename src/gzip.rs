@@ -203,6 +203,19 @@ impl GzipReader {
         Ok(())
     }
 
+    /// Goes back to the start of the file.
+    pub fn rewind(&mut self) -> Result<(), GzipError> {
+        let sought = self.file.rewind();
+        sought.map_err(|error| self.io_error(error))?;
+        (self.next, self.filled, self.hashed) = (0, 0, 0);
+        (self.compressed, self.inflated) = (0, 0);
+        self.hasher = Sha256::new();
+        self.stage = Stage::Header;
+        self.seek_point_due = self.seek_spacing;
+        self.seek_point = None;
+        Ok(())
+    }
+
     /// Takes the seek point that was left, if it is not behind the inflated byte `offset`. While
     /// one waits to be taken no other is made.
     pub fn seek_point_before(&mut self, offset: ByteOffset) -> Option<SeekPoint> {

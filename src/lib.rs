@@ -25,6 +25,7 @@ pub mod xml;
 
 pub mod message;
 
+pub mod pool;
 pub mod source;
 
 pub mod dead_letter;

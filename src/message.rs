@@ -38,10 +38,10 @@
 use sha2::{Digest, Sha256};
 
 use crate::dump::Kind;
-use crate::json::{Arena, Chain, NodeId, Value};
+use crate::json::{Arena, Chain, NodeId, Output, Value};
 use crate::xml::RecordReader;
 
-pub use crate::xml::Malformed;
+pub use crate::xml::{Malformed, Reading};
 
 /// The largest record: what keeps every offset within 32 bits, with room for U+FFFD (three bytes for
 /// one). Sources are expected to refuse records long before this.
@@ -135,18 +135,23 @@ pub struct Transcoder {
     profile: Profile,
     arena: Arena,
     reader: RecordReader,
-    body: Vec<u8>,
+    body: Output,
 }
 
 impl Transcoder {
     /// A transcoder for records of `kind`.
     pub fn new(kind: Kind, profile: Profile) -> Self {
+        Self::with_reading(kind, profile, Reading::default())
+    }
+
+    /// A transcoder that reads XML in this way. Both ways give the same.
+    pub fn with_reading(kind: Kind, profile: Profile, reading: Reading) -> Self {
         Self {
             kind,
             profile,
             arena: Arena::default(),
-            reader: RecordReader::default(),
-            body: Vec::new(),
+            reader: RecordReader::new(reading),
+            body: Output::default(),
         }
     }
 
@@ -161,7 +166,7 @@ impl Transcoder {
             let reason = format!("the record has more than {RECORD_BYTES_MAX} bytes");
             return Err(Malformed::new(RECORD_BYTES_MAX, reason));
         }
-        match std::str::from_utf8(xml) {
+        match simdutf8::basic::from_utf8(xml) {
             Ok(text) => self.transcode_text(text, false),
             Err(_) => self
                 .transcode_text(&String::from_utf8_lossy(xml), true)
@@ -173,7 +178,6 @@ impl Transcoder {
     }
 
     fn transcode_text(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
-        self.arena.clear();
         let name = self.kind.record_name();
         let record = self.reader.read(xml, name, &mut self.arena)?;
         let id = self.identify(record).ok_or_else(no_id)?;
@@ -185,7 +189,7 @@ impl Transcoder {
         Ok(Content {
             id,
             sha256,
-            body: self.body.clone(),
+            body: self.body.bytes().to_vec(),
             repaired,
         })
     }
@@ -203,7 +207,8 @@ impl Transcoder {
         let fields = self.fields(record);
         let attribute = self.arena.find(fields, "@id");
         let field = attribute.or_else(|| self.only_field(fields, "id"))?;
-        let Value::String(span) = self.arena.node(field).value else {
+        let value = self.arena.node(field).value;
+        let (Value::String(span) | Value::Plain(span)) = value else {
             return None;
         };
         let id = self.arena.text(span);
@@ -213,7 +218,7 @@ impl Transcoder {
         let id = id.to_owned();
         if attribute.is_some() {
             let key = self.arena.push_text("id");
-            let entry = self.arena.add(key, Value::String(span), true);
+            let entry = self.arena.add(key, value, true);
             self.arena.append_entry(record, entry);
         }
         Some(id)
@@ -223,7 +228,7 @@ impl Transcoder {
         let mut found = self
             .arena
             .iter(fields)
-            .filter(|&id| self.arena.key(id) == key);
+            .filter(|&id| self.arena.key_bytes(id) == key.as_bytes());
         let only = found.next();
         only.filter(|_| found.next().is_none())
     }
@@ -256,16 +261,16 @@ impl Transcoder {
     /// Writes the message into the body buffer. The record is written once: its opening brace is
     /// needed for the hash only, and becomes the comma between the envelope and its first field.
     fn write_body(&mut self, record: NodeId) -> String {
-        self.body.clear();
-        self.body.shrink_to(BODY_KEPT);
-        self.body.extend_from_slice(HEAD);
-        self.body.extend_from_slice(&[b'0'; HASH_LENGTH]);
+        self.body.clear(BODY_KEPT);
+        self.body.put(HEAD);
+        self.body.put(&[b'0'; HASH_LENGTH]);
         self.body.push(b'"');
-        let start = self.body.len();
+        let start = self.body.bytes().len();
         self.arena.write(record, &mut self.body);
-        let sha256 = hexadecimal(&Sha256::digest(&self.body[start..]));
-        self.body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(sha256.as_bytes());
-        self.body[start] = b',';
+        let body = self.body.bytes_mut();
+        let sha256 = hexadecimal(&Sha256::digest(&body[start..]));
+        body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(sha256.as_bytes());
+        body[start] = b',';
         sha256
     }
 }
@@ -286,7 +291,7 @@ fn each(arena: &mut Arena, chain: Chain, change: impl Fn(&mut Arena, NodeId)) {
 /// Applies `change` to each field of the name `key`.
 fn each_field(arena: &mut Arena, fields: Chain, key: &str, change: impl Fn(&mut Arena, NodeId)) {
     each(arena, fields, |arena, field| {
-        if arena.key(field) == key {
+        if arena.key_bytes(field) == key.as_bytes() {
             change(arena, field);
         }
     });
@@ -309,7 +314,7 @@ fn list(
     while let Some(field) = next {
         // An attribute of that name beats its namesakes as everywhere.
         next = arena.next(field).filter(|_| !arena.node(first).sole);
-        if arena.key(field) == key {
+        if arena.key_bytes(field) == key.as_bytes() {
             move_items(arena, field, of, &mut items);
         }
     }
@@ -333,12 +338,12 @@ fn move_items(arena: &mut Arena, container: NodeId, of: &str, items: &mut Chain)
             let mut next = children.first();
             while let Some(child) = next {
                 next = arena.next(child);
-                if arena.key(child) == of {
+                if arena.key_bytes(child) == of.as_bytes() {
                     arena.append(items, child);
                 }
             }
         }
-        Value::String(_) => {
+        Value::String(_) | Value::Plain(_) => {
             let item = arena.add(container.key, container.value, false);
             arena.append(items, item);
         }
@@ -348,7 +353,7 @@ fn move_items(arena: &mut Arena, container: NodeId, of: &str, items: &mut Chain)
 
 /// Strips an object; makes a bare string the id of one.
 fn reference(arena: &mut Arena, item: NodeId) {
-    if let Value::String(_) = arena.node(item).value {
+    if let Value::String(_) | Value::Plain(_) = arena.node(item).value {
         let key = arena.push_text("id");
         let entry = arena.add(key, arena.node(item).value, false);
         arena.append_entry(item, entry);
@@ -365,7 +370,7 @@ fn strip(arena: &mut Arena, node: NodeId) {
     let (mut next, mut text, mut has_name) = (entries.first(), None, false);
     while let Some(entry) = next {
         let key = arena.node(entry).key;
-        match arena.text(key).as_bytes() {
+        match arena.bytes(key) {
             [b'@', name @ ..] => {
                 has_name = has_name || name == b"name";
                 arena.node_mut(entry).key = key.without_first();
@@ -390,8 +395,12 @@ fn only_text(arena: &mut Arena, node: NodeId) {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    let digits = |byte: &u8| [digit(byte >> 4), digit(byte & 0xF)];
-    bytes.iter().flat_map(digits).collect()
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        digits.push(digit(byte >> 4));
+        digits.push(digit(byte & 0xF));
+    }
+    digits
 }
 
 /// Where byte `offset` of the repaired text was in the record.

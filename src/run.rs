@@ -23,6 +23,7 @@ use crate::human::{count, counted, duration, rounded};
 use crate::marker::{Marker, Paths, Status};
 use crate::null::Null;
 use crate::plan::{self, PlanError};
+use crate::pool;
 use crate::queue::Threaded;
 use crate::rabbitmq::RabbitMq;
 use crate::record::Position;
@@ -184,10 +185,11 @@ pub fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
     }
 }
 
-/// Opens dumps, each on a thread of its own.
+/// Opens dumps, each on threads of its own.
 struct Dumps {
     fs: Arc<dyn FileSystem>,
     options: source::Options,
+    transcode_threads: usize,
 }
 
 impl Dumps {
@@ -195,6 +197,7 @@ impl Dumps {
         Self {
             fs: Arc::clone(fs),
             options: source_options(config),
+            transcode_threads: config.transcode_threads,
         }
     }
 }
@@ -207,7 +210,11 @@ impl Open for Dumps {
         seek_point: Option<SeekPoint>,
     ) -> Result<Reads, SourceError> {
         let source = source::open(&*self.fs, dump, from, &self.options)?;
-        Ok(source::threaded(source.with_seek_point(seek_point)))
+        let source = source.with_seek_point(seek_point);
+        Ok(match self.transcode_threads {
+            0 => source::threaded(source),
+            threads => pool::pooled(source, threads),
+        })
     }
 }
 

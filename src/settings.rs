@@ -233,6 +233,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "The largest record, in bytes of XML; a larger one is a dead letter",
     },
     Setting {
+        key: "transcode-threads",
+        form: Form::Value("THREADS"),
+        variables: &["DISCOGS_TRANSCODE_THREADS"],
+        default: "2",
+        heading: LIMITS,
+        help: "Threads that make messages beside the one that inflates; 0 leaves all to that one",
+    },
+    Setting {
         key: "window-messages",
         form: Form::Value("MESSAGES"),
         variables: &["DISCOGS_WINDOW_MESSAGES"],

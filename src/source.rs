@@ -6,7 +6,8 @@
 //!
 //! A [`Source`] is a pull iterator: it does nothing until it is asked, and what it yields is a
 //! function of the file's bytes, the position it begins at and its options. No clock, no thread,
-//! no randomness. [`threaded`] moves it to a thread of its own, with the same sequence.
+//! no randomness. [`threaded`] moves it to a thread of its own, [`crate::pool`] to several, with
+//! the same sequence.
 //!
 //! It yields one [`Item`] for every frame, and then [`Read::End`] if the file was verified to its
 //! end, or an error. Every whole record before the place of an error is yielded before it.
@@ -22,11 +23,11 @@ use std::thread::{self, JoinHandle};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::dump::Dump;
-use crate::frame::{Frame, FrameError, Framer, Shape, Step};
+use crate::dump::{Dump, Kind};
+use crate::frame::{self, Frame, FrameError, Framer, Shape};
 use crate::fs::{FileRead, FileSystem};
 use crate::gzip::{GzipError, GzipReader, hex};
-use crate::message::{Content, Profile, Transcoder};
+use crate::message::{Content, Malformed, Profile, Transcoder};
 use crate::record::{ByteOffset, Position};
 use crate::seek_point::SeekPoint;
 
@@ -134,11 +135,28 @@ pub struct Source {
     gzip: GzipReader,
     framer: Framer,
     transcoder: Transcoder,
+    options: Options,
+    kind: Kind,
     /// Where to begin, until that place is reached.
     from: Option<ByteOffset>,
     /// Where to begin on the way there.
     seek_point: Option<SeekPoint>,
     is_over: bool,
+}
+
+/// A record that was cut out of a dump, but for its bytes.
+pub(crate) struct Cut {
+    frame: Frame,
+    compressed: ByteOffset,
+    seek_point: Option<SeekPoint>,
+}
+
+/// What cutting up a dump comes to.
+pub(crate) enum Step {
+    /// A record; its bytes are [`Source::bytes`].
+    Cut(Cut),
+    /// Anything else.
+    Read(Result<Read, SourceError>),
 }
 
 /// Opens a dump to read what follows `from`, which is the start or a boundary that an item of the
@@ -165,6 +183,8 @@ pub fn open(
         gzip: GzipReader::new(file, options.buffer_bytes, options.seek_spacing_bytes),
         framer: Framer::new(dump.kind, from, options.record_bytes_max),
         transcoder: Transcoder::new(dump.kind, options.profile),
+        options: options.clone(),
+        kind: dump.kind,
         from: Some(from.xml),
         seek_point: None,
         is_over: false,
@@ -176,12 +196,10 @@ impl Iterator for Source {
 
     /// The next record, the end or an error; nothing after the end or an error.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
-            return None;
-        }
-        let read = self.read();
-        self.is_over = !matches!(read, Ok(Read::Item(_) | Read::Skipped));
-        Some(read)
+        Some(match self.step()? {
+            Step::Cut(cut) => Ok(Read::Item(self.item(cut))),
+            Step::Read(read) => read,
+        })
     }
 }
 
@@ -195,25 +213,72 @@ impl Source {
         self
     }
 
-    fn read(&mut self) -> Result<Read, SourceError> {
+    /// Goes back to `from`, which is a boundary like that of [`open`], to read on as if it was
+    /// opened there, on the way of `seek_point`.
+    pub(crate) fn go_back(
+        &mut self,
+        from: Position,
+        seek_point: Option<SeekPoint>,
+    ) -> Result<(), SourceError> {
+        let rewound = self.gzip.rewind();
+        rewound.map_err(|error| self.gzip_error(error))?;
+        self.framer = Framer::new(self.kind, from, self.options.record_bytes_max);
+        self.from = Some(from.xml);
+        self.seek_point = seek_point;
+        self.is_over = false;
+        Ok(())
+    }
+
+    /// A transcoder for its records.
+    pub(crate) fn transcoder(&self) -> Transcoder {
+        Transcoder::new(self.kind, self.options.profile)
+    }
+
+    /// The boundary behind the last record, or where reading begins.
+    pub(crate) const fn position(&self) -> Position {
+        self.framer.position()
+    }
+
+    /// The seek point that is still to be used.
+    pub(crate) const fn seek_point(&self) -> Option<&SeekPoint> {
+        self.seek_point.as_ref()
+    }
+
+    /// The bytes of the record that was cut out last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.framer.bytes()
+    }
+
+    /// Goes on to the next record; `None` after the end or an error.
+    pub(crate) fn step(&mut self) -> Option<Step> {
+        if self.is_over {
+            return None;
+        }
+        let step = self.try_step();
+        let step = step.unwrap_or_else(|error| Step::Read(Err(error)));
+        self.is_over = !matches!(step, Step::Cut(_) | Step::Read(Ok(Read::Skipped)));
+        Some(step)
+    }
+
+    fn try_step(&mut self) -> Result<Step, SourceError> {
         if let Some(from) = self.from {
             if !self.skip(from).map_err(|error| self.gzip_error(error))? {
-                return Ok(Read::Skipped);
+                return Ok(Step::Read(Ok(Read::Skipped)));
             }
             self.from = None;
         }
         loop {
             let step = self.framer.step();
             match step.map_err(|error| self.xml_error(error))? {
-                Step::Starved => {
+                frame::Step::Starved => {
                     let count = self.gzip.read(self.framer.room());
                     let count = count.map_err(|error| self.gzip_error(error))?;
                     self.framer.filled(count);
                 }
-                Step::Frame(frame) => return Ok(Read::Item(self.item(frame))),
-                Step::End => {
+                frame::Step::Frame(frame) => return Ok(Step::Cut(self.cut(frame))),
+                frame::Step::End => {
                     let checksum = self.gzip.checksum();
-                    return Ok(Read::End { checksum });
+                    return Ok(Step::Read(Ok(Read::End { checksum })));
                 }
             }
         }
@@ -237,52 +302,77 @@ impl Source {
         SourceError::Xml { path, error }
     }
 
-    fn item(&mut self, frame: Frame) -> Item {
-        let (frame, outcome) = match frame.shape {
-            Shape::Record => self.transcode(frame),
-            Shape::Stray => {
-                let reason = "neither a record nor space between records";
-                (frame, self.malformed(frame, frame.start, reason))
+    fn cut(&mut self, frame: Frame) -> Cut {
+        Cut {
+            frame,
+            compressed: self.gzip.compressed(),
+            seek_point: self.gzip.seek_point_before(frame.start),
+        }
+    }
+
+    /// The item of a record. It is shorter than it was cut if its tags don't match and the next
+    /// record seems to begin inside it.
+    fn item(&mut self, mut cut: Cut) -> Item {
+        loop {
+            let bytes = self.framer.bytes();
+            let unbalanced = match cut.outcome(bytes, &mut self.transcoder) {
+                Ok(outcome) => return cut.item(outcome),
+                Err(unbalanced) => unbalanced,
+            };
+            match self.framer.resync() {
+                Some(shorter) => cut.frame = shorter,
+                None => {
+                    let outcome = cut.malformed(&unbalanced, self.framer.bytes());
+                    return cut.item(outcome);
+                }
             }
+        }
+    }
+}
+
+impl Cut {
+    /// What becomes of the record, whose bytes are `bytes`.
+    ///
+    /// # Errors
+    /// If its tags don't match: [`Framer::resync`] is to be asked where it ends.
+    pub(crate) fn outcome(
+        &self,
+        bytes: &[u8],
+        transcoder: &mut Transcoder,
+    ) -> Result<Outcome, Malformed> {
+        let reason = match self.frame.shape {
+            Shape::Record => match transcoder.transcode(bytes) {
+                Ok(content) => return Ok(Outcome::Content(content)),
+                Err(malformed) if malformed.unbalanced => return Err(malformed),
+                Err(malformed) => return Ok(self.malformed(&malformed, bytes)),
+            },
+            Shape::Stray => "neither a record nor space between records".to_owned(),
             Shape::Oversized => {
-                let length = frame.position.xml.0 - frame.start.0;
-                let reason = format!("{length} bytes long, more than a record may have");
-                (frame, self.malformed(frame, frame.start, &reason))
+                let length = self.frame.position.xml.0 - self.frame.start.0;
+                format!("{length} bytes long, more than a record may have")
             }
         };
-        Item {
-            start: frame.start,
-            position: frame.position,
-            compressed: self.gzip.compressed(),
-            outcome,
-            seek_point: self.gzip.seek_point_before(frame.start).map(Arc::new),
-        }
+        Ok(self.malformed(&Malformed::new(0, reason), bytes))
     }
 
-    /// The outcome of a record, and its frame, which is shorter than it was if its tags don't
-    /// match and the next record seems to begin inside it.
-    fn transcode(&mut self, mut frame: Frame) -> (Frame, Outcome) {
-        loop {
-            let malformed = match self.transcoder.transcode(self.framer.bytes()) {
-                Ok(content) => return (frame, Outcome::Content(content)),
-                Err(malformed) => malformed,
-            };
-            if malformed.unbalanced
-                && let Some(shorter) = self.framer.resync()
-            {
-                frame = shorter;
-                continue;
-            }
-            let offset = ByteOffset(frame.start.0 + malformed.offset as u64);
-            return (frame, self.malformed(frame, offset, &malformed.reason));
-        }
-    }
-
-    fn malformed(&self, frame: Frame, offset: ByteOffset, reason: &str) -> Outcome {
-        let ordinal = frame.position.ordinal;
+    fn malformed(&self, malformed: &Malformed, bytes: &[u8]) -> Outcome {
+        let ordinal = self.frame.position.ordinal;
+        let offset = ByteOffset(self.frame.start.0 + malformed.offset as u64);
+        let reason = &malformed.reason;
         Outcome::Malformed {
             reason: format!("record {ordinal}, at byte {offset} of the XML: {reason}"),
-            raw: self.framer.bytes().to_vec(),
+            raw: bytes.to_vec(),
+        }
+    }
+
+    /// The item of a record with its outcome.
+    pub(crate) fn item(self, outcome: Outcome) -> Item {
+        Item {
+            start: self.frame.start,
+            position: self.frame.position,
+            compressed: self.compressed,
+            outcome,
+            seek_point: self.seek_point.map(Arc::new),
         }
     }
 }

@@ -24,8 +24,11 @@
 //! | text, or a second element, beside the record's element | [`Malformed`] |
 //! | elements nested deeper than 256 | [`Malformed`]: the stack stays bounded |
 //!
-//! The tokenizer, and what iterates over the attributes of a tag, are all that knows which XML library
-//! is used.
+//! Records without anything unusual are read by [`plain`], all others here, with an XML library: it
+//! decides what is right. The tokenizer, and what iterates over the attributes of a tag, are all that
+//! knows which library it is.
+
+mod plain;
 
 use std::borrow::Cow;
 
@@ -33,6 +36,7 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 use quick_xml::events::attributes::{AttrError, Attributes};
 
+use self::plain::PlainReader;
 use crate::json::{Arena, NodeId, Span, Value};
 
 /// How deep elements may nest, the record's own included. Real records reach 8.
@@ -179,9 +183,21 @@ struct Open {
     offset: usize,
 }
 
+/// Which of the readers reads a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// The plain one, and where that gives up the reference.
+    #[default]
+    Fast,
+    /// The one that decides what is right, in several times the time.
+    Reference,
+}
+
 /// Reads records, one at a time, in memory that is kept for the next.
 #[derive(Debug, Default)]
 pub(crate) struct RecordReader {
+    reading: Reading,
+    plain: PlainReader,
     root: Option<NodeId>,
     open: Vec<Open>,
     /// The pieces of text of all open elements, outermost first: children end before their parent
@@ -190,6 +206,13 @@ pub(crate) struct RecordReader {
 }
 
 impl RecordReader {
+    pub(crate) fn new(reading: Reading) -> Self {
+        Self {
+            reading,
+            ..Self::default()
+        }
+    }
+
     /// Reads `xml`, which must be one element called `name`, into `arena`, and returns its node.
     pub(crate) fn read(
         &mut self,
@@ -197,6 +220,21 @@ impl RecordReader {
         name: &str,
         arena: &mut Arena,
     ) -> Result<NodeId, Malformed> {
+        if self.reading == Reading::Fast
+            && let Some(root) = self.plain.read(xml, name, arena)
+        {
+            return Ok(root);
+        }
+        self.read_by_reference(xml, name, arena)
+    }
+
+    fn read_by_reference(
+        &mut self,
+        xml: &str,
+        name: &str,
+        arena: &mut Arena,
+    ) -> Result<NodeId, Malformed> {
+        arena.clear();
         self.root = None;
         self.open.clear();
         self.pieces.clear();
@@ -300,7 +338,7 @@ impl RecordReader {
         let Some(open) = self.open.last_mut() else {
             return;
         };
-        let piece = arena.write_text(|text| decode(raw, encoding, text));
+        let piece = arena.write_text(|text| decode(raw.as_bytes(), encoding, text));
         open.blank = open.blank && arena.text(piece).chars().all(char::is_whitespace);
         self.pieces.push(piece);
     }
@@ -328,7 +366,7 @@ impl RecordReader {
 /// The name of a start tag, and what follows it.
 fn split_tag(token: Token<'_>, empty: bool) -> Result<(&str, &str), Malformed> {
     let inner = token.inner(1, if empty { 2 } else { 1 });
-    let length = name_length(inner);
+    let length = name_length(inner.as_bytes());
     let ends = inner[length..].is_empty() || inner[length..].starts_with(is_xml_space);
     if length == 0 || !ends {
         let name = inner.split(is_xml_space).next();
@@ -346,14 +384,14 @@ fn read_attributes(
 ) -> Result<(), Malformed> {
     for attribute in attributes(raw, offset) {
         let (name, value) = attribute?;
-        if name_length(name) != name.len() || name.is_empty() {
+        if name_length(name.as_bytes()) != name.len() || name.is_empty() {
             return Err(no_name(name, offset));
         }
         let key = arena.write_text(|text| {
-            text.push('@');
-            text.push_str(name);
+            text.push(b'@');
+            text.extend_from_slice(name.as_bytes());
         });
-        let value = arena.write_text(|text| decode(&value, Encoding::Attribute, text));
+        let value = arena.write_text(|text| decode(value.as_bytes(), Encoding::Attribute, text));
         let entry = arena.add(key, Value::String(value), true);
         arena.append_entry(node, entry);
     }
@@ -375,9 +413,8 @@ const NAMES: [(bool, bool); 256] = {
     names
 };
 
-/// How many bytes at the start of `text` are a name.
-fn name_length(text: &str) -> usize {
-    let bytes = text.as_bytes();
+/// How many bytes at the start of `bytes` are a name.
+fn name_length(bytes: &[u8]) -> usize {
     match bytes.first() {
         Some(&first) if NAMES[usize::from(first)].0 => bytes
             .iter()
@@ -421,37 +458,37 @@ impl Encoding {
 }
 
 /// Appends what `raw` stands for to `out`.
-fn decode(raw: &str, encoding: Encoding, out: &mut String) {
+fn decode(raw: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
     let line_end = if encoding == Encoding::Attribute {
         ' '
     } else {
         '\n'
     };
     let mut rest = raw;
-    while let Some(at) = encoding.find_special(rest.as_bytes()) {
-        out.push_str(&rest[..at]);
+    while let Some(at) = encoding.find_special(rest) {
+        out.extend_from_slice(&rest[..at]);
         rest = &rest[at..];
-        let (character, length) = match rest.as_bytes()[0] {
-            b'&' => reference(rest),
-            b'\r' if rest.as_bytes().get(1) == Some(&b'\n') => (line_end, 2),
-            0 => (char::REPLACEMENT_CHARACTER, 1),
+        let (character, length) = match rest {
+            [b'&', ..] => reference(rest),
+            [b'\r', b'\n', ..] => (line_end, 2),
+            [0, ..] => (char::REPLACEMENT_CHARACTER, 1),
             _ => (line_end, 1),
         };
-        out.push(character);
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         rest = &rest[length..];
     }
-    out.push_str(rest);
+    out.extend_from_slice(rest);
 }
 
 /// The character that the reference at the start of `text` stands for, and the reference's length;
 /// the `&` itself if it starts none.
-fn reference(text: &str) -> (char, usize) {
-    const NAMED: [(&str, char); 5] = [
-        ("&amp;", '&'),
-        ("&lt;", '<'),
-        ("&gt;", '>'),
-        ("&apos;", '\''),
-        ("&quot;", '"'),
+fn reference(text: &[u8]) -> (char, usize) {
+    const NAMED: [(&[u8], char); 5] = [
+        (b"&amp;", '&'),
+        (b"&lt;", '<'),
+        (b"&gt;", '>'),
+        (b"&apos;", '\''),
+        (b"&quot;", '"'),
     ];
     let named = NAMED.iter().find(|(name, _)| text.starts_with(name));
     named
@@ -461,21 +498,20 @@ fn reference(text: &str) -> (char, usize) {
 }
 
 /// `&#38;` or `&#x26;` at the start of `text`. What is no character, NUL included, is U+FFFD.
-fn character_reference(text: &str) -> Option<(char, usize)> {
-    let (prefix, radix) = if text.starts_with("&#x") {
+fn character_reference(text: &[u8]) -> Option<(char, usize)> {
+    let (prefix, radix) = if text.starts_with(b"&#x") {
         (3, 16)
     } else {
         (2, 10)
     };
-    let digits = text.strip_prefix("&#").map(|_| &text[prefix..])?;
-    let length = digits
-        .bytes()
-        .take_while(|byte| char::from(*byte).is_digit(radix));
-    let length = length.count();
-    if length == 0 || digits.as_bytes().get(length) != Some(&b';') {
+    let digits = text.strip_prefix(b"&#").map(|_| &text[prefix..])?;
+    let is_digit = |byte: &u8| char::from(*byte).is_digit(radix);
+    let length = digits.iter().take_while(|byte| is_digit(byte)).count();
+    if length == 0 || digits.get(length) != Some(&b';') {
         return None;
     }
-    let code = u32::from_str_radix(&digits[..length], radix).ok();
+    let digits = str::from_utf8(&digits[..length]).expect("digits are ASCII");
+    let code = u32::from_str_radix(digits, radix).ok();
     let character = code
         .and_then(char::from_u32)
         .filter(|&character| character != '\0');

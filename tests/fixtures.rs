@@ -15,6 +15,7 @@ use discogs_extractor::fs::OsFileSystem;
 use discogs_extractor::gzip::GzipError;
 use discogs_extractor::marker::Paths;
 use discogs_extractor::plan;
+use discogs_extractor::pool;
 use discogs_extractor::record::Position;
 use discogs_extractor::source::{self, Item, Options, Outcome, Read, Reads, SourceError};
 use serde_json::Value;
@@ -51,16 +52,16 @@ fn dump_in(directory: &Path) -> Dump {
     dumps.next().expect("a case has a dump")
 }
 
-/// All that reading a dump yields, and the word for how it ended.
-fn read(dump: &Dump, options: &Options, is_threaded: bool) -> (Vec<Item>, &'static str) {
+/// All that reading a dump on so many threads yields, and the word for how it ended.
+fn read(dump: &Dump, options: &Options, threads: usize) -> (Vec<Item>, &'static str) {
     let source = match source::open(&OsFileSystem, dump, Position::START, options) {
         Ok(source) => source,
         Err(error) => return (Vec::new(), word(&error)),
     };
-    let reads: Reads = if is_threaded {
-        source::threaded(source)
-    } else {
-        Box::new(source)
+    let reads: Reads = match threads {
+        0 => Box::new(source),
+        1 => source::threaded(source),
+        _ => pool::pooled(source, threads - 1),
     };
     let mut items = Vec::new();
     for read in reads {
@@ -116,14 +117,12 @@ fn good_dumps_give_the_expected_messages() {
         for dump in selection.dumps {
             let name = format!("expected/discogs_{version}_{}.jsonl", dump.kind);
             let expected = lines(&directory.join(name));
-            for (buffer_bytes, is_threaded) in
-                [(1, false), (2, true), (7, false), (64 * 1024, true)]
-            {
+            for (buffer_bytes, threads) in [(1, 0), (2, 1), (7, 3), (64 * 1024, 2)] {
                 let options = Options {
                     buffer_bytes,
                     ..Options::default()
                 };
-                let (items, end) = read(&dump, &options, is_threaded);
+                let (items, end) = read(&dump, &options, threads);
                 assert_eq!(end, "none");
                 assert_eq!(messages(&items), expected, "{}", dump.path.display());
             }
@@ -139,7 +138,7 @@ fn bad_dumps_lose_nothing_and_say_what_is_wrong() {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
         let expected = json(&case.join("expected.json"));
         let record_bytes_max = expected.get("record_bytes_max").and_then(Value::as_u64);
-        for (buffer_bytes, is_threaded) in [(1, false), (7, true), (64 * 1024, false)] {
+        for (buffer_bytes, threads) in [(1, 0), (7, 1), (7, 2), (64 * 1024, 3)] {
             let mut options = Options {
                 buffer_bytes,
                 ..Options::default()
@@ -147,7 +146,7 @@ fn bad_dumps_lose_nothing_and_say_what_is_wrong() {
             if let Some(bytes) = record_bytes_max {
                 options.record_bytes_max = usize::try_from(bytes).unwrap();
             }
-            let (items, end) = read(&dump_in(&case), &options, is_threaded);
+            let (items, end) = read(&dump_in(&case), &options, threads);
             let malformed = ordinals(&items, |outcome| {
                 matches!(outcome, Outcome::Malformed { .. })
             });

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use discogs_extractor::dump::Kind;
-use discogs_extractor::message::{Content, Malformed, Profile, Transcoder};
+use discogs_extractor::message::{Content, Malformed, Profile, Reading, Transcoder};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::{Map, Value, json};
@@ -18,6 +18,8 @@ fn transcode(kind: Kind, profile: Profile, xml: &[u8]) -> Result<Content, Malfor
     let content = transcoder.transcode(xml);
     let again = transcoder.transcode(xml);
     assert_eq!(again, content, "nothing is left over from the last record");
+    let mut reference = Transcoder::with_reading(kind, profile, Reading::Reference);
+    assert_eq!(reference.transcode(xml), content, "both readers agree");
     content
 }
 

@@ -11,9 +11,10 @@ use std::sync::mpsc;
 
 use discogs_extractor::dump::{Dump, Kind};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
+use discogs_extractor::pool::pooled;
 use discogs_extractor::record::{ByteOffset, Ordinal, Position};
 use discogs_extractor::source::{
-    Fingerprint, Item, Options, Outcome, Read, Reads, checksum, fingerprint, open, threaded,
+    Fingerprint, Item, Options, Outcome, Read, Reads, Source, checksum, fingerprint, open, threaded,
 };
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -50,13 +51,13 @@ impl World {
         fingerprint(&OsFileSystem, &self.dump.path).unwrap()
     }
 
-    fn reads(&self, from: Position, options: &Options) -> Reads {
-        Box::new(open(&OsFileSystem, &self.dump, from, options).unwrap())
+    fn source(&self, from: Position, options: &Options) -> Source {
+        open(&OsFileSystem, &self.dump, from, options).unwrap()
     }
 
     /// Everything from `from` on, inline.
     fn run(&self, from: Position, options: &Options) -> Run {
-        collect(self.reads(from, options))
+        collect(Box::new(self.source(from, options)))
     }
 }
 
@@ -185,8 +186,12 @@ fn check_suffixes(world: &World, options: &Options, whole: &Run) {
             end: whole.end.clone(),
         };
         assert_eq!(world.run(from, options), expected, "from {from:?}");
-        let reads = threaded(world.reads(from, options));
+        let reads = threaded(world.source(from, options));
         assert_eq!(collect(reads), expected, "on a thread, from {from:?}");
+        for threads in [1, 2, 5] {
+            let reads = pooled(world.source(from, options), threads);
+            assert_eq!(collect(reads), expected, "on {threads}, from {from:?}");
+        }
     }
 }
 
@@ -590,8 +595,10 @@ fn run_sample(path: PathBuf, kind: Kind) -> Run {
         kind,
         version,
     };
-    let source = open(&OsFileSystem, &dump, Position::START, &Options::default()).unwrap();
-    collect(threaded(source))
+    let source = || open(&OsFileSystem, &dump, Position::START, &Options::default()).unwrap();
+    let run = collect(threaded(source()));
+    assert_eq!(collect(pooled(source(), 3)), run);
+    run
 }
 
 #[test]
