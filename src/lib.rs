@@ -45,6 +45,8 @@ pub mod rabbitmq;
 pub mod spool;
 
 #[cfg(feature = "program")]
+pub mod drift;
+#[cfg(feature = "program")]
 pub mod human;
 #[cfg(feature = "program")]
 pub mod saver;
@@ -63,3 +65,8 @@ pub mod telemetry;
 
 #[cfg(feature = "program")]
 pub mod run;
+
+#[cfg(feature = "program")]
+pub mod check;
+#[cfg(feature = "program")]
+pub mod letters;

@@ -189,6 +189,9 @@ pub struct FileProgress {
     /// Where to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// The records that were dead letters and were published after all, in that order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dead_letters_published: Vec<u64>,
     /// Fields of other programs, kept as they are.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,

@@ -162,6 +162,20 @@ pub fn plan(
     })
 }
 
+/// Where a run would go on in `dump`, of which the marker says `entry`; `None` if it would skip it.
+/// Only reads.
+///
+/// # Errors
+/// What the file system said of the dump.
+pub fn checkpoint(
+    fs: &dyn FileSystem,
+    dump: &Dump,
+    entry: &FileProgress,
+) -> Result<Option<Checkpoint>, PlanError> {
+    let decided = decide(fs, dump, entry).map_err(failed("read", dump.path.clone()))?;
+    Ok(decided.checkpoint)
+}
+
 /// Forgets what was done of `dumps`. The original start stays while another dump is completed:
 /// consumers delete what is older.
 fn forget(marker: &mut Marker, dumps: &[Dump]) {
@@ -192,6 +206,7 @@ fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
         completed_at: None,
         source_checksum: None,
         checkpoint: is_resumed.then(|| checkpoint.clone()),
+        dead_letters_published: Vec::new(),
         unknown: entry.unknown,
     }
 }

@@ -78,14 +78,12 @@ pub struct Summary {
 pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> {
     let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut selection = select(&*fs, config)?;
+    let selection = select(&*fs, config)?;
     let owner = owner(&*fs, &*clock);
     let mut broker = broker(config, &fs, &clock, &owner);
     let stop = StopSignals::take(broker.waker()).map_err(RunError::Signals)?;
 
-    let directory = config.place.state_directory.clone();
-    let directory = directory.unwrap_or_else(|| std::mem::take(&mut selection.directory));
-    let paths = Paths::new(&directory, &selection.version);
+    let paths = Paths::new(&state_directory(config, &selection), &selection.version);
     let _lock = plan::lock(&*fs, &paths, &owner)?;
     let plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
     for warning in config.warnings.iter().chain(&plan.warnings) {
@@ -122,7 +120,11 @@ pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> 
     })
 }
 
-fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunError> {
+/// The dumps that `config` names.
+///
+/// # Errors
+/// There are none.
+pub fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunError> {
     let place = &config.place;
     let selected = dump::select(fs, &place.root, place.version.as_ref(), &config.kinds);
     let mut selection = selected.map_err(|error: SelectError| {
@@ -134,7 +136,23 @@ fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunEr
     Ok(selection)
 }
 
-fn broker(
+/// Where the state of `selection` is.
+pub fn state_directory(config: &Config, selection: &dump::Selection) -> PathBuf {
+    let named = config.place.state_directory.clone();
+    named.unwrap_or_else(|| selection.directory.clone())
+}
+
+/// How dumps are read.
+pub fn source_options(config: &Config) -> source::Options {
+    source::Options {
+        record_bytes_max: config.record_bytes_max,
+        profile: config.profile,
+        ..source::Options::default()
+    }
+}
+
+/// The broker that `config` names; `owner` is who writes into files of ours.
+pub fn broker(
     config: &Config,
     fs: &Arc<dyn FileSystem>,
     clock: &Arc<dyn Clock>,
@@ -159,7 +177,7 @@ fn broker(
 }
 
 /// Who we are, for the extractor that finds our lock: `process 12 on name since 2026-08-02T..`.
-fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
+pub fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
     let (process, since) = (std::process::id(), rfc3339(clock.unix()));
     let mut host = String::new();
     let read = fs
@@ -181,11 +199,7 @@ impl Dumps {
     fn new(config: &Config, fs: &Arc<dyn FileSystem>) -> Self {
         Self {
             fs: Arc::clone(fs),
-            options: source::Options {
-                record_bytes_max: config.record_bytes_max,
-                profile: config.profile,
-                ..source::Options::default()
-            },
+            options: source_options(config),
         }
     }
 }
