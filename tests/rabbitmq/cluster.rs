@@ -88,9 +88,6 @@ fn a_cluster_loses_its_leaders_one_after_the_other() {
     let cluster = Cluster::start();
     let quorum = [("x-queue-type", AMQPValue::LongString("quorum".into()))];
     let mut trial = Trial::with_queues("cluster", &cluster.urls(), PREFIX, &quorum);
-    for node in &cluster.nodes {
-        node.control.sync();
-    }
     let killed = cluster.leader(0, Kind::Labels);
     let mut run = trial.start();
 

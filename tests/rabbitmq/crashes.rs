@@ -36,7 +36,6 @@ fn a_program_that_is_killed_goes_on_where_it_was() {
     println!("repeat with RABBITMQ_TEST_SEED={seed} ci/rabbitmq killed_goes_on");
     let mut random = Random::new(seed);
     let mut trial = Trial::with_queues("program killed", &[node.url()], "trial", &[]);
-    node.control.sync();
     // On the average all kills together see two thirds of all messages, and repeats.
     let bytes_max = DATASET.bytes() * 4 / 3 / KILLS;
     let mut largest = 0;

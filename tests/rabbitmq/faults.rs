@@ -25,7 +25,6 @@ const PREFIX: &str = "trial";
 fn a_broker_that_is_killed_loses_nothing() {
     let Some(node) = Node::start() else { return };
     let mut trial = Trial::with_queues("broker killed", &[node.url()], PREFIX, &[]);
-    node.control.sync();
     let mut run = trial.start();
     for percent in [30, 60] {
         trial.reaches(percent, &mut run);

@@ -57,12 +57,6 @@ impl Control {
             body();
         });
     }
-
-    /// Writes what was declared to the disk. RabbitMQ 4.0 says that a queue or binding is declared
-    /// before it is written, and a node that is killed in the second after that has forgotten it.
-    pub(crate) fn sync(&self) {
-        self.run(&["eval", "mnesia:dump_log(), mnesia:sync_log()."]);
-    }
 }
 
 /// A RabbitMQ in a container of its own.
