@@ -14,7 +14,7 @@ use testcontainers::ImageExt;
 use crate::docker::{self, Network};
 use crate::node::{AMQP_PORT, Node};
 use crate::trial::Trial;
-use crate::verdict::Order;
+use crate::verdict::{Order, Verdict};
 use crate::watch::look_for;
 
 const PREFIX: &str = "trial";
@@ -110,5 +110,5 @@ fn a_cluster_loses_its_leaders_one_after_the_other() {
     run.ends(0);
 
     trial.consumes_from(cluster.nodes[(parted + 1) % NODES].url());
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }

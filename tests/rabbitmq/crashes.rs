@@ -41,16 +41,29 @@ fn a_program_that_is_killed_goes_on_where_it_was() {
     let mut largest = 0;
     for kill in 1..=KILLS {
         let with_broker = kill % BROKER_EVERY == 0;
-        live_and_die(&mut trial, random.below(bytes_max), &node, with_broker);
-        let repeats = trial.take();
+        let bytes = random.below(bytes_max);
+        let repeats = repeats_of(&mut trial, |trial| {
+            live_and_die(trial, bytes, &node, with_broker);
+        });
         largest = largest.max(repeats);
-        let bound = REPEATS_PER_CRASH + if with_broker { WINDOW } else { 0 };
-        assert!(repeats <= bound, "kill {kill}: {repeats} repeats");
     }
-    trial.start().ends(0);
-    assert!(trial.take() <= REPEATS_PER_CRASH);
+    repeats_of(&mut trial, |trial| trial.start().ends(0));
     println!("observed: program killed {KILLS} times: at most {largest} repeats for each");
     trial.is(&Verdict::new(Order::Strict));
+}
+
+/// How much a life repeats; no more than the crash before it and its own lost connections explain.
+fn repeats_of(trial: &mut Trial, life: impl FnOnce(&mut Trial)) -> u64 {
+    let before = trial.connections();
+    life(trial);
+    let lost = (trial.connections() - before).saturating_sub(1);
+    let repeats = trial.take();
+    let bound = REPEATS_PER_CRASH + lost * WINDOW;
+    assert!(
+        repeats <= bound,
+        "{repeats} repeats, {lost} connections lost"
+    );
+    repeats
 }
 
 /// A run until so many bytes of it have arrived.

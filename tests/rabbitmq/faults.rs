@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use discogs_extractor::dump::Kind;
+use discogs_extractor::time::{Clock, SystemClock};
 use lapin::types::AMQPValue;
 
 use crate::node::Node;
 use crate::shared::Shared;
 use crate::site::{DATASET, VERSION};
-use crate::trial::Trial;
+use crate::trial::{CONFIRM_TIMEOUT, Trial};
 use crate::verdict::{Order, Verdict};
 use crate::watch::look_until;
 
@@ -35,7 +36,7 @@ fn a_broker_that_is_killed_loses_nothing() {
         trial.recovers(&recovery, &mut run);
     }
     run.ends(0);
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }
 
 /// A machine that has lost its power, or a link that is gone: nobody says anything any more.
@@ -51,31 +52,31 @@ fn a_broker_that_freezes_is_found_by_its_heartbeat() {
     node.container.unpause();
     trial.recovers(&recovery, &mut run);
     run.ends(0);
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }
 
+/// An alarm may last longer than the time for a confirm, which stands still then.
 #[test]
 fn an_alarm_is_waited_for() {
     let Some((shared, control)) = Shared::alone("waited") else {
         return;
     };
     let mut trial = Trial::on_shared("memory alarm", &shared);
-    // Shorter than the alarm, during which it does not count.
-    let mut run = trial.start_with("--confirm-timeout 1s");
+    let mut run = trial.start();
     trial.reaches(30, &mut run);
     let mut recovery = trial.fault_ends();
     control.restoring(&["set_vm_memory_high_watermark", "0.4"], |control| {
         control.run(&["set_vm_memory_high_watermark", "0"]);
         run.says("the broker asks to wait");
-        // Takes longer than the time for a confirm.
-        control.run(&["await_startup"]);
-        control.run(&["await_startup"]);
+        let clock = SystemClock::new();
+        let end = clock.now() + CONFIRM_TIMEOUT + Duration::from_secs(1);
+        look_until("the end of the time for a confirm", || clock.now() > end);
         recovery = trial.fault_ends();
     });
     trial.recovers(&recovery, &mut run);
     run.ends(0);
     assert_eq!(trial.connections(), 1);
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn a_full_queue_is_waited_for() {
         run.ended().is_some()
     });
     run.ends(0);
-    trial.passes(Order::TurnedDown);
+    trial.passes(&Verdict::new(Order::TurnedDown));
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn a_queue_that_nobody_has_bound_is_waited_for() {
     trial.administrator().bind(Kind::Artists);
     trial.recovers(&recovery, &mut run);
     run.ends(0);
-    trial.passes(Order::TurnedDown);
+    trial.passes(&Verdict::new(Order::TurnedDown));
 }
 
 #[test]
@@ -134,7 +135,7 @@ fn an_exchange_that_is_deleted_comes_back() {
     trial.administrator().bind(Kind::Labels);
     trial.recovers(&recovery, &mut run);
     run.ends(0);
-    trial.passes(Order::TurnedDown);
+    trial.passes(&Verdict::new(Order::TurnedDown));
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn connections_that_are_cut_are_made_anew() {
         trial.recovers(&recovery, &mut run);
     }
     run.ends(0);
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn a_slow_network_is_no_reason_to_connect_anew() {
         return;
     };
     let mut trial = Trial::on_shared("network slow", &shared);
-    let mut run = trial.start();
+    let mut run = trial.start_with("--confirm-timeout 30s");
     trial.reaches(30, &mut run);
     trial.delay(Duration::from_millis(50));
     let recovery = trial.fault_ends();
@@ -168,7 +169,7 @@ fn a_slow_network_is_no_reason_to_connect_anew() {
     trial.delay(Duration::ZERO);
     run.ends(0);
     assert_eq!(trial.connections(), 1);
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }
 
 /// Nothing comes back and nothing says why; what was under way arrives in the end, when the
@@ -188,7 +189,7 @@ fn a_black_hole_is_given_up() {
     trial.network().black_hole(false);
     trial.recovers(&recovery, &mut run);
     run.ends(0);
-    trial.passes(Order::Strict);
+    trial.passes(&Verdict::new(Order::Strict));
 }
 
 #[test]
@@ -196,14 +197,13 @@ fn messages_above_the_limit_are_dead_letters() {
     let Some((shared, control)) = Shared::alone("larger") else {
         return;
     };
-    let mut trial = Trial::on_shared("message too large", &shared);
+    let trial = Trial::on_shared("message too large", &shared);
     let (limit, refused) = three_largest();
     control.limiting_messages(limit, || trial.start().ends(0));
     let letters = Kind::ALL.map(|kind| trial.site.dead_letters(kind));
     assert_eq!(letters.iter().sum::<usize>(), refused.len());
-    trial.take();
     let order = Order::Strict;
-    trial.is(&Verdict { order, refused });
+    trial.passes(&Verdict { order, refused });
 }
 
 /// The identities of the three largest messages, and the largest size that is none of theirs.

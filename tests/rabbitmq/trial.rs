@@ -19,11 +19,14 @@ use crate::administrator::{Administrator, Delivery};
 use crate::network::Network;
 use crate::shared::Shared;
 use crate::site::{INTERVAL, RECORDS, Run, Site, WINDOW};
-use crate::verdict::{Order, Verdict};
+use crate::verdict::Verdict;
 use crate::watch::look_until;
 
 /// How long a packet takes on its way, one after the other: some seconds for all.
 const DELAY: Duration = Duration::from_millis(2);
+
+/// How long the program waits for a confirm, if a trial does not say otherwise.
+pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One trial.
 pub(crate) struct Trial {
@@ -118,7 +121,7 @@ impl Trial {
 
     /// Starts the program.
     pub(crate) fn start(&self) -> Run {
-        self.start_with("--confirm-timeout 5s")
+        self.start_with(&format!("--confirm-timeout {}s", CONFIRM_TIMEOUT.as_secs()))
     }
 
     /// Starts the program with more arguments, separated by spaces.
@@ -176,7 +179,7 @@ impl Trial {
 
     /// The verdict on a trial whose runs have ended by themselves. Repeats come of lost connections
     /// only, at most a window of each.
-    pub(crate) fn passes(mut self, order: Order) {
+    pub(crate) fn passes(mut self, verdict: &Verdict) {
         self.take();
         let lost = self.connections() - 1;
         let (repeats, bound) = (self.repeats, lost * WINDOW);
@@ -184,7 +187,7 @@ impl Trial {
             repeats <= bound,
             "{repeats} repeats of {lost} lost connections"
         );
-        self.is(&Verdict::new(order));
+        self.is(verdict);
     }
 
     /// The verdict on what was taken.
