@@ -30,6 +30,7 @@ pub mod marker;
 
 pub mod plan;
 
+pub mod claims;
 pub mod link;
 pub mod saves;
 pub mod window;

@@ -1,7 +1,7 @@
 //! A run: everything that the driver needs, wired together for production.
 //!
 //! ```text
-//! select ─→ broker, signals ─→ lock ─→ plan ─→ Extraction ⇄ driver ─→ summary
+//! select ─→ signals ─→ lock ─→ plan ─→ broker ─→ Extraction ⇄ driver ─→ summary
 //! ```
 //!
 //! The signals are taken before anything is planned, so that a stop request is honoured from the
@@ -10,8 +10,8 @@
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,9 +28,10 @@ use crate::fs::{FileSystem, OsFileSystem};
 use crate::human::{count, counted, duration, rounded};
 use crate::marker::{Marker, Paths, Status};
 use crate::null::Null;
-use crate::plan::{self, PlanError};
+use crate::plan::{self, Plan, PlanError};
 use crate::queue::Threaded;
 use crate::rabbitmq::RabbitMq;
+use crate::rabbitmq::stream::{self, RabbitMqStream};
 use crate::record::Position;
 use crate::saver::ThreadSaver;
 use crate::seek_point::SeekPoint;
@@ -80,14 +81,19 @@ pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut selection = select(&*fs, config)?;
     let owner = owner(&*fs, &*clock);
-    let mut broker = broker(config, &fs, &clock, &owner);
-    let stop = StopSignals::take(broker.waker()).map_err(RunError::Signals)?;
+    let stop = StopSignals::take().map_err(RunError::Signals)?;
 
     let directory = config.place.state_directory.clone();
     let directory = directory.unwrap_or_else(|| std::mem::take(&mut selection.directory));
     let paths = Paths::new(&directory, &selection.version);
     let _lock = plan::lock(&*fs, &paths, &owner)?;
-    let plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
+    let mut plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
+    if let BrokerConfig::Stream(_) = &config.broker {
+        let unix_seconds = clock.unix().as_secs();
+        plan::assign_publishers(&mut plan, &rules(config), config.is_forced, unix_seconds);
+    }
+    let mut broker = broker(config, &plan, &fs, &clock, &owner);
+    stop.wake(broker.waker());
     for warning in config.warnings.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
     }
@@ -134,8 +140,15 @@ fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunEr
     Ok(selection)
 }
 
+/// What decides, besides the bytes of a dump, which records become messages.
+fn rules(config: &Config) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{version} {:?} {}", config.profile, config.record_bytes_max)
+}
+
 fn broker(
     config: &Config,
+    plan: &Plan,
     fs: &Arc<dyn FileSystem>,
     clock: &Arc<dyn Clock>,
     owner: &str,
@@ -144,6 +157,11 @@ fn broker(
         BrokerConfig::Null => Box::new(Null::new(Arc::clone(clock))),
         BrokerConfig::RabbitMq(rabbitmq) => {
             Box::new(RabbitMq::new(rabbitmq.clone(), Arc::clone(clock)))
+        }
+        BrokerConfig::Stream(stream) => {
+            let mut stream = stream.clone();
+            stream.publishers = stream::publishers(plan);
+            Box::new(RabbitMqStream::new(stream, Arc::clone(clock)))
         }
         BrokerConfig::Spool(directory) => {
             let options = spool::Options {
@@ -206,6 +224,8 @@ impl Open for Dumps {
 /// never been taken.
 struct StopSignals {
     flag: Arc<AtomicBool>,
+    /// Ends the wait of the broker, once there is one.
+    waker: Arc<OnceLock<Waker>>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
@@ -215,17 +235,20 @@ impl StopSignals {
         clippy::disallowed_methods,
         reason = "this is the adapter that hands signals to the driver"
     )]
-    fn take(waker: Waker) -> io::Result<Self> {
+    fn take() -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let handle = signals.handle();
         let flag = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&flag);
+        let waker = Arc::<OnceLock<Waker>>::default();
+        let (stop, woken) = (Arc::clone(&flag), Arc::clone(&waker));
         let work = move || {
             for signal in signals.forever() {
                 if stop.swap(true, Ordering::Relaxed) {
                     let _ = emulate_default_handler(signal);
                 }
-                waker.wake();
+                if let Some(waker) = woken.get() {
+                    waker.wake();
+                }
             }
         };
         let thread = std::thread::Builder::new()
@@ -233,9 +256,17 @@ impl StopSignals {
             .spawn(work)?;
         Ok(Self {
             flag,
+            waker,
             handle,
             thread: Some(thread),
         })
+    }
+
+    /// From now on a signal ends the wait of the broker that `waker` is of. One that came before has
+    /// set the flag, which is looked at before the first wait.
+    fn wake(&self, waker: Waker) {
+        // There is one broker in a run.
+        let _ = self.waker.set(waker);
     }
 }
 

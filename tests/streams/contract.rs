@@ -1,0 +1,134 @@
+//! Streams keep the contract of every broker, behind a network that can be cut.
+
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::spawn;
+
+use discogs_extractor::broker::Broker;
+use discogs_extractor::dump::Kind;
+use discogs_extractor::rabbitmq::AmqpAddress;
+use discogs_extractor::rabbitmq::stream::{Holds, RabbitMqStream, StreamPublisher};
+use discogs_extractor::time::{Clock, Instant, SystemClock};
+use sim::contract::{Held, Identity, Subject, broken};
+
+use crate::consumer::Streams;
+
+#[test]
+fn streams_keep_the_contract() {
+    if Streams::get("contract").is_none() {
+        return;
+    }
+    let broken = broken(|name| Box::new(Real::new(Streams::get(name).unwrap())));
+    assert!(
+        broken.is_empty(),
+        "broken, for the reasons above: {broken:?}"
+    );
+}
+
+struct Real {
+    streams: Streams,
+    network: Proxy,
+    clock: Arc<SystemClock>,
+    /// Whether a process has published before.
+    is_known: bool,
+}
+
+impl Real {
+    fn new(streams: Streams) -> Self {
+        Self {
+            network: Proxy::new(&streams.address()),
+            streams,
+            clock: Arc::new(SystemClock::new()),
+            is_known: false,
+        }
+    }
+}
+
+/// The publishers of the versions that the contract knows.
+fn publishers(holds: Holds) -> Vec<StreamPublisher> {
+    let mut publishers = Vec::new();
+    for version in ["20260801", "20260901"] {
+        for (route, announces) in Kind::ALL.iter().flat_map(|kind| [(*kind, false), (*kind, true)]) {
+            publishers.push(StreamPublisher {
+                version: version.parse().unwrap(),
+                route,
+                announces,
+                name: format!("{version}-{route}-{announces}"),
+                holds,
+            });
+        }
+    }
+    publishers
+}
+
+impl Subject for Real {
+    fn open(&mut self) -> Box<dyn Broker> {
+        let mut config = self.streams.config();
+        config.addresses[0].host = "127.0.0.1".to_owned();
+        config.addresses[0].port = self.network.port;
+        config.publishers = publishers(match self.is_known {
+            true => Holds::AtLeast(0),
+            false => Holds::Nothing,
+        });
+        self.is_known = true;
+        let clock = Arc::<SystemClock>::clone(&self.clock);
+        Box::new(RabbitMqStream::new(config, clock))
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn held(&mut self, route: Kind) -> Vec<Held> {
+        let held = self.streams.held(route).into_iter().map(|delivery| Held {
+            identity: Identity::Id(delivery.id),
+            body: delivery.body,
+        });
+        held.collect()
+    }
+
+    fn is_exactly_once(&self) -> bool {
+        true
+    }
+
+    fn break_link(&mut self) -> bool {
+        self.network.cut();
+        true
+    }
+}
+
+/// A network between the program and the broker that can be cut.
+struct Proxy {
+    port: u16,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    fn new(target: &AmqpAddress) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let (accepted, target) = (Arc::clone(&streams), (target.host.clone(), target.port));
+        spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(target.clone()).unwrap();
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    accepted.lock().unwrap().push(from.try_clone().unwrap());
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port, streams }
+    }
+
+    /// Cuts every connection; new ones are possible.
+    fn cut(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
