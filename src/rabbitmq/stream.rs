@@ -15,8 +15,9 @@
 //! - A session begins with the lowest message that has no confirm, or before, and goes on without gaps.
 //!   So does what an earlier session has left in a socket of the broker, and whatever of both the broker
 //!   takes in which order, it takes no number before those below it.
-//! - No message is turned down alone. The first error ends the session, and a message that does not fit
-//!   into a frame ends the run: if others followed it, it could never follow them.
+//! - No message is turned down alone. The first error ends the session, and a message that is too large
+//!   for the broker ends the run: if others followed it, it could never follow them. (RabbitMQ 3.10 and
+//!   4.0 take a message in a frame of its own, whatever `stream.frame_max` says.)
 //!
 //! `extraction_complete` has publishers of its own, named after those of all four dumps: it is told again
 //! on every route when one of them was extracted anew.
@@ -32,7 +33,7 @@
 //! Any node of a cluster takes messages for any stream and hands them to its leader, so we use the
 //! addresses of the configuration and not those that nodes claim to have, which are often not reachable
 //! from outside. The official client connects again and counts by itself, which hides what all of the
-//! above depends on; only its codec is used.
+//! above depends on; only its codec is used, and not for messages (`stream/message.rs`).
 //!
 //! A broker that is short of disk stops reading without notice. Its confirms are then late, and the
 //! program's time-out for them makes a new session, which repeats nothing.
@@ -47,7 +48,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rabbitmq_stream_protocol::codec::Encoder;
 use rabbitmq_stream_protocol::commands::close::CloseRequest;
 use rabbitmq_stream_protocol::commands::create_stream::CreateStreamCommand;
 use rabbitmq_stream_protocol::commands::declare_publisher::DeclarePublisherCommand;
@@ -55,20 +55,18 @@ use rabbitmq_stream_protocol::commands::generic::GenericResponse;
 use rabbitmq_stream_protocol::commands::heart_beat::HeartBeatCommand;
 use rabbitmq_stream_protocol::commands::open::{OpenCommand, OpenResponse};
 use rabbitmq_stream_protocol::commands::peer_properties::PeerPropertiesCommand;
-use rabbitmq_stream_protocol::commands::publish::PublishCommand;
 use rabbitmq_stream_protocol::commands::query_publisher_sequence::{
     QueryPublisherRequest, QueryPublisherResponse,
 };
 use rabbitmq_stream_protocol::commands::sasl_authenticate::SaslAuthenticateCommand;
 use rabbitmq_stream_protocol::commands::sasl_handshake::SaslHandshakeCommand;
 use rabbitmq_stream_protocol::commands::tune::TunesCommand;
-use rabbitmq_stream_protocol::types::PublishedMessage;
 use rabbitmq_stream_protocol::{Request, Response, ResponseCode, ResponseKind};
 use sha2::{Digest, Sha256};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::failure::Failure;
-use self::wire::{Frame, Reader, Writer};
+use self::wire::{Frame, Publishing, Reader, Writer};
 use super::address::AmqpAddress;
 use super::worker::{Client, Commands, Protocol, Reach, refuse};
 use crate::broker::{Broker, Command, Disconnect, Event, Message, Subject, Tag, Waker};
@@ -84,11 +82,9 @@ const HEARTBEAT_SECONDS: u32 = 10;
 /// So many heartbeats without a sound end a connection.
 const SILENT_HEARTBEATS_MAX: u32 = 3;
 
-/// The messages of a frame, in bytes, unless one alone has more.
-const BATCH_BYTES_MAX: usize = 256 << 10;
-
-/// The bytes of a frame that publishes, without its messages.
-const PUBLISH_BYTES: usize = 13;
+/// The bytes of a frame, unless one message alone makes it larger. Well below `stream.frame_max`, which
+/// is 1 MiB if not configured.
+const FRAME_BYTES_MAX: usize = 256 << 10;
 
 /// How to reach and use the streams of a RabbitMQ.
 #[derive(Clone, Debug)]
@@ -342,8 +338,8 @@ impl Streams {
         events: &EventSender,
     ) -> Result<(), Failure> {
         link.silent_heartbeats = 0;
-        if let Some(reason) = frame.closing {
-            return Err(Failure::Closed(reason));
+        if let Some(closing) = frame.closing {
+            return Err(Failure::Closed(closing));
         }
         match frame.response.kind() {
             ResponseKind::PublishConfirm(confirm) => {
@@ -401,12 +397,10 @@ struct Link {
     reader: Reader,
     writer: Writer,
     correlation: u32,
-    /// The largest frame in bytes, and 0 if there is no limit.
-    frame_bytes_max: usize,
     /// Which attempt a number of a publisher, counted in the order of the configuration, is.
     unconfirmed: BTreeMap<(u8, u64), Tag>,
-    /// The messages of the next frame, all of one publisher, and their bytes.
-    batch: (u8, Vec<PublishedMessage>, usize),
+    /// The messages of the next frame.
+    publishing: Publishing,
     silent_heartbeats: u32,
 }
 
@@ -418,9 +412,8 @@ impl Link {
             reader,
             writer,
             correlation: 0,
-            frame_bytes_max: 0,
             unconfirmed: BTreeMap::new(),
-            batch: (0, Vec::new(), 0),
+            publishing: Publishing::new(0),
             silent_heartbeats: 0,
         };
         link.introduce().await?;
@@ -458,7 +451,7 @@ impl Link {
     async fn hear(&mut self) -> Result<Response, Failure> {
         let frame = self.reader.next().await?;
         match frame.closing {
-            Some(reason) => Err(Failure::Closed(reason)),
+            Some(closing) => Err(Failure::Closed(closing)),
             None => Ok(frame.response),
         }
     }
@@ -503,7 +496,6 @@ impl Link {
                 break tunes;
             }
         };
-        self.frame_bytes_max = offered.max_frame_size as usize;
         let tunes = TunesCommand::new(offered.max_frame_size, HEARTBEAT_SECONDS);
         self.writer.add(tunes)
     }
@@ -620,42 +612,22 @@ impl Link {
         let mut publishers = (0..).zip(&config.publishers);
         let found = publishers.find(|(_, publisher)| is_of(publisher));
         let (publisher, _) = found.ok_or_else(|| Failure::Unassigned(message.id()))?;
-        let encoded = PublishedMessage::new(message.sequence, message::encode(message), None);
-        let bytes = encoded.encoded_size() as usize;
-        let limit = self.frame_bytes_max;
-        if limit > 0 && PUBLISH_BYTES + bytes > limit {
-            self.seal()?;
-            return Err(Failure::TooLarge {
-                id: message.id(),
-                bytes: PUBLISH_BYTES + bytes,
-                limit,
-            });
-        }
-        let batch_bytes_max = match limit {
-            0 => BATCH_BYTES_MAX,
-            limit => BATCH_BYTES_MAX.min(limit - PUBLISH_BYTES),
-        };
-        if self.batch.0 != publisher || self.batch.2 + bytes > batch_bytes_max {
+        let encoded = message::encode(message);
+        let is_other = self.publishing.publisher() != publisher;
+        if is_other || self.publishing.bytes_with(&encoded) > FRAME_BYTES_MAX {
             self.seal()?;
         }
-        self.batch.0 = publisher;
-        self.batch.1.push(encoded);
-        self.batch.2 += bytes;
+        if is_other {
+            self.publishing = Publishing::new(publisher);
+        }
+        self.publishing.add(message.sequence, &encoded);
         self.unconfirmed.insert((publisher, message.sequence), tag);
         Ok(())
     }
 
     /// Makes a frame of the messages that were added.
     fn seal(&mut self) -> Result<(), Failure> {
-        let (publisher, messages, bytes) = &mut self.batch;
-        *bytes = 0;
-        let messages = std::mem::take(messages);
-        match messages.is_empty() {
-            true => Ok(()),
-            false => self
-                .writer
-                .add(PublishCommand::new(*publisher, messages, 1)),
-        }
+        self.writer.publish(&mut self.publishing)
     }
 
     /// Is heard, and finds out whether the broker was.

@@ -8,8 +8,8 @@ use discogs_extractor::rabbitmq::stream::StreamConfig;
 use discogs_extractor::rabbitmq::{AmqpAddress, Scheme};
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -104,7 +104,10 @@ impl Streams {
         held.unwrap_or_default()
     }
 
-    fn administer<T>(&self, work: impl AsyncFnOnce(Channel) -> lapin::Result<T>) -> lapin::Result<T> {
+    fn administer<T>(
+        &self,
+        work: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
+    ) -> lapin::Result<T> {
         self.runtime.block_on(async {
             let properties = ConnectionProperties::default();
             let connection = Connection::connect(&self.url, properties).await?;
@@ -135,7 +138,9 @@ async fn read(channel: &Channel, stream: &str) -> lapin::Result<Vec<Delivery>> {
     };
     let table = FieldTable::default();
     channel.queue_declare(stream.into(), options, table).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
     static READS: AtomicU64 = AtomicU64::new(0);
     let end = format!("{END} {}", READS.fetch_add(1, Ordering::Relaxed));
     let properties = BasicProperties::default().with_message_id(end.as_str().into());
@@ -151,7 +156,10 @@ async fn read(channel: &Channel, stream: &str) -> lapin::Result<Vec<Delivery>> {
         .await?;
     channel.basic_qos(1_000, BasicQosOptions::default()).await?;
     let mut from = FieldTable::default();
-    from.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
+    from.insert(
+        "x-stream-offset".into(),
+        AMQPValue::LongString("first".into()),
+    );
     let options = BasicConsumeOptions::default();
     let mut consumer = channel
         .basic_consume(stream.into(), "".into(), options, from)
@@ -160,7 +168,12 @@ async fn read(channel: &Channel, stream: &str) -> lapin::Result<Vec<Delivery>> {
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery?;
         delivery.ack(BasicAckOptions::default()).await?;
-        let id = delivery.properties.message_id().clone().unwrap().to_string();
+        let id = delivery
+            .properties
+            .message_id()
+            .clone()
+            .unwrap()
+            .to_string();
         if id == end {
             break;
         }

@@ -1,17 +1,15 @@
 //! Streams keep the contract of every broker, behind a network that can be cut.
 
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread::spawn;
+use std::sync::Arc;
 
 use discogs_extractor::broker::Broker;
 use discogs_extractor::dump::Kind;
-use discogs_extractor::rabbitmq::AmqpAddress;
 use discogs_extractor::rabbitmq::stream::{Holds, RabbitMqStream, StreamPublisher};
 use discogs_extractor::time::{Clock, Instant, SystemClock};
 use sim::contract::{Held, Identity, Subject, broken};
 
 use crate::consumer::Streams;
+use crate::network::Network;
 
 #[test]
 fn streams_keep_the_contract() {
@@ -27,7 +25,7 @@ fn streams_keep_the_contract() {
 
 struct Real {
     streams: Streams,
-    network: Proxy,
+    network: Network,
     clock: Arc<SystemClock>,
     /// Whether a process has published before.
     is_known: bool,
@@ -36,7 +34,7 @@ struct Real {
 impl Real {
     fn new(streams: Streams) -> Self {
         Self {
-            network: Proxy::new(&streams.address()),
+            network: Network::new(&streams.address()),
             streams,
             clock: Arc::new(SystemClock::new()),
             is_known: false,
@@ -48,7 +46,10 @@ impl Real {
 fn publishers(holds: Holds) -> Vec<StreamPublisher> {
     let mut publishers = Vec::new();
     for version in ["20260801", "20260901"] {
-        for (route, announces) in Kind::ALL.iter().flat_map(|kind| [(*kind, false), (*kind, true)]) {
+        for (route, announces) in Kind::ALL
+            .iter()
+            .flat_map(|kind| [(*kind, false), (*kind, true)])
+        {
             publishers.push(StreamPublisher {
                 version: version.parse().unwrap(),
                 route,
@@ -94,41 +95,5 @@ impl Subject for Real {
     fn break_link(&mut self) -> bool {
         self.network.cut();
         true
-    }
-}
-
-/// A network between the program and the broker that can be cut.
-struct Proxy {
-    port: u16,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn new(target: &AmqpAddress) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let (accepted, target) = (Arc::clone(&streams), (target.host.clone(), target.port));
-        spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let server = TcpStream::connect(target.clone()).unwrap();
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    accepted.lock().unwrap().push(from.try_clone().unwrap());
-                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Both);
-                    });
-                }
-            }
-        });
-        Self { port, streams }
-    }
-
-    /// Cuts every connection; new ones are possible.
-    fn cut(&self) {
-        for stream in self.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
     }
 }

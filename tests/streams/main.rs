@@ -2,7 +2,9 @@
 //!
 //! `RABBITMQ_TEST_URL` names the RabbitMQ, for example `amqp://guest:guest@localhost:5672`, and
 //! `RABBITMQ_TEST_STREAM_PORT` the port of the plugin `rabbitmq_stream` on the same host, 5552 if it is
-//! not set. The tests create streams there and delete them again. Without the first they say so and pass.
+//! not set. The tests create streams there and delete them again. Without the first they say so and pass. `RABBITMQ_TEST_RESTART` is a command
+//! that kills the RabbitMQ and starts it again, for the test of crashes; without it, only the program is
+//! killed there.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,3 +19,4 @@ mod adapter;
 mod consumer;
 mod contract;
 mod crashes;
+mod network;

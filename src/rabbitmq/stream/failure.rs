@@ -4,9 +4,13 @@ use std::io;
 
 use rabbitmq_stream_protocol::ResponseCode;
 
+use super::wire::Closing;
 use crate::broker::Disconnect;
 use crate::rabbitmq::address::AmqpAddress;
 use crate::rabbitmq::failure::{Diagnosis, diagnose_io};
+
+/// The code of the protocol for a frame that the broker does not take.
+const FRAME_TOO_LARGE: u16 = 14;
 
 /// Why a session ends, or does not come about.
 #[derive(Debug)]
@@ -18,7 +22,7 @@ pub(super) enum Failure {
     /// Nothing was heard for too long.
     Silent,
     /// The broker closes the connection.
-    Closed(String),
+    Closed(Closing),
     /// The broker says no to what was asked.
     Refused(String, ResponseCode),
     /// A stream has lost its leader, or was deleted.
@@ -35,12 +39,6 @@ pub(super) enum Failure {
         publisher: String,
         last: u64,
         confirmed: u64,
-    },
-    /// A message does not fit into a frame.
-    TooLarge {
-        id: String,
-        bytes: usize,
-        limit: usize,
     },
     /// Nobody has said under which name to publish a message.
     Unassigned(String),
@@ -78,8 +76,13 @@ fn diagnose(failure: &Failure) -> Diagnosis {
             "is RabbitMQ reachable and running?",
             false,
         ),
-        Failure::Closed(reason) => (
-            format!("it closed the connection: {reason}"),
+        Failure::Closed(closing) if closing.code == FRAME_TOO_LARGE => (
+            "a message is larger than it takes".to_owned(),
+            "raise stream.frame_max in the configuration of RabbitMQ, and run again to go on",
+            true,
+        ),
+        Failure::Closed(closing) => (
+            format!("it closed the connection: {}", closing.reason),
             "see the log of RabbitMQ",
             false,
         ),
@@ -114,11 +117,6 @@ fn diagnose(failure: &Failure) -> Diagnosis {
                  (publisher `{publisher}`), and holds them up to {last} only"
             ),
             "was it deleted? use --reprocess to publish every message once more",
-            true,
-        ),
-        Failure::TooLarge { id, bytes, limit } => (
-            format!("message {id} makes a frame of {bytes} bytes, more than the limit of {limit}"),
-            "raise stream.frame_max in the configuration of RabbitMQ, and run again to go on",
             true,
         ),
         Failure::Unassigned(id) => (
@@ -203,7 +201,12 @@ mod tests {
         check(refused(ResponseCode::StreamNotAvailable), false, &["log"]);
         check(Failure::Silent, false, &["heartbeat"]);
         check(Failure::Unavailable, false, &["leader"]);
-        check(Failure::Closed(name("bye")), false, &["bye"]);
+        let closed = |code| {
+            let reason = name("bye");
+            Failure::Closed(Closing { code, reason })
+        };
+        check(closed(15), false, &["bye"]);
+        check(closed(14), true, &["stream.frame_max"]);
         check(Failure::Protocol(name("x")), false, &["rabbitmq_stream"]);
         let (stream, publisher) = (name("s"), name("p"));
         check(
@@ -224,16 +227,6 @@ mod tests {
             },
             true,
             &["`s`", "`p`", "up to 3", "number 9", "--reprocess"],
-        );
-        let id = name("20260801-labels-7");
-        check(
-            Failure::TooLarge {
-                id,
-                bytes: 11,
-                limit: 10,
-            },
-            true,
-            &["20260801-labels-7", "11", "10", "stream.frame_max"],
         );
     }
 }

@@ -31,7 +31,14 @@ pub(super) struct Frame {
     /// The content.
     pub(super) response: Response,
     /// Why the broker closes the connection, if it does.
-    pub(super) closing: Option<String>,
+    pub(super) closing: Option<Closing>,
+}
+
+/// A request to close, as a code of the protocol and for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    pub(super) code: u16,
+    pub(super) reason: String,
 }
 
 /// Connects to `address`; `ca_certificates` are authorities to trust, in PEM form, besides those of the
@@ -120,20 +127,72 @@ impl Reader {
         self.taken += bytes.len();
         let (_, response) = Response::decode(bytes)
             .map_err(|error| Failure::Protocol(format!("a frame that is none: {error:?}")))?;
-        let closing = closing_reason(bytes);
+        let closing = closing(bytes);
         Ok(Some(Frame { response, closing }))
     }
 }
 
-/// The reason in a request to close: correlation, code, and a text behind the header.
-fn closing_reason(frame: &[u8]) -> Option<String> {
+/// A request to close: correlation, code, and a text behind the header.
+fn closing(frame: &[u8]) -> Option<Closing> {
     const CLOSE: u16 = 22;
-    let (key, _) = frame.get(4..)?.split_first_chunk()?;
-    let content = frame.get(HEADER_BYTES..)?;
-    (u16::from_be_bytes(*key) == CLOSE).then(|| {
-        let text = content.get(8..).unwrap_or_default();
-        String::from_utf8_lossy(text).into_owned()
+    let number = |from: usize| {
+        let (number, _) = frame.get(from..)?.split_first_chunk()?;
+        Some(u16::from_be_bytes(*number))
+    };
+    let reason = frame.get(HEADER_BYTES + 8..).unwrap_or_default();
+    (number(4)? == CLOSE).then_some(Closing {
+        code: number(HEADER_BYTES + 4)?,
+        reason: String::from_utf8_lossy(reason).into_owned(),
     })
+}
+
+/// A frame that publishes messages of one publisher.
+pub(super) struct Publishing {
+    publisher: u8,
+    count: u32,
+    /// Each a number, a length and a message.
+    entries: Vec<u8>,
+}
+
+impl Publishing {
+    const KEY: u16 = 2;
+    const VERSION: u16 = 1;
+    /// Key, version, publisher and count, which the limit of a frame includes, unlike its length.
+    const EMPTY_BYTES: usize = 2 + 2 + 1 + 4;
+    /// The number and the length of a message.
+    const ENTRY_BYTES: usize = 8 + 4;
+
+    /// Without messages.
+    pub(super) const fn new(publisher: u8) -> Self {
+        Self {
+            publisher,
+            count: 0,
+            entries: Vec::new(),
+        }
+    }
+
+    pub(super) const fn publisher(&self) -> u8 {
+        self.publisher
+    }
+
+    /// The bytes of a frame with this message only.
+    pub(super) const fn bytes_alone(message: &[u8]) -> usize {
+        Self::EMPTY_BYTES + Self::ENTRY_BYTES + message.len()
+    }
+
+    /// The bytes of this frame with one more message.
+    pub(super) const fn bytes_with(&self, message: &[u8]) -> usize {
+        self.entries.len() + Self::bytes_alone(message)
+    }
+
+    /// Adds a message of less than 4 GiB.
+    pub(super) fn add(&mut self, number: u64, message: &[u8]) {
+        let length = u32::try_from(message.len()).expect("a message is smaller than 4 GiB");
+        self.count += 1;
+        self.entries.extend(number.to_be_bytes());
+        self.entries.extend(length.to_be_bytes());
+        self.entries.extend(message);
+    }
 }
 
 /// What goes to the broker.
@@ -164,6 +223,26 @@ impl Writer {
             .into()
             .encode(&mut self.buffer)
             .map_err(|error| Failure::Protocol(format!("a frame that can't be written: {error:?}")))
+    }
+
+    /// Adds the frame that `publishing` has become, and leaves that without messages.
+    pub(super) fn publish(&mut self, publishing: &mut Publishing) -> Result<(), Failure> {
+        if publishing.count == 0 {
+            return Ok(());
+        }
+        let length = Publishing::EMPTY_BYTES + publishing.entries.len();
+        let length = u32::try_from(length)
+            .map_err(|_| Failure::Protocol("a frame that can't be written".to_owned()))?;
+        self.is_used = true;
+        self.buffer.extend(length.to_be_bytes());
+        for header in [Publishing::KEY, Publishing::VERSION] {
+            self.buffer.extend(header.to_be_bytes());
+        }
+        self.buffer.push(publishing.publisher);
+        self.buffer.extend(publishing.count.to_be_bytes());
+        self.buffer.append(&mut publishing.entries);
+        publishing.count = 0;
+        Ok(())
     }
 
     /// Whether something is not written.
@@ -250,13 +329,10 @@ mod tests {
     #[test]
     fn why_the_broker_closes_is_heard() {
         let mut bytes = Vec::new();
-        let close = CloseRequest::new(
-            7,
-            ResponseCode::InternalError,
-            "node is stopping".to_owned(),
-        );
+        let reason = "node is stopping".to_owned();
+        let close = CloseRequest::new(7, ResponseCode::InternalError, reason.clone());
         Request::from(close).encode(&mut bytes).unwrap();
         let (frames, _) = read(&bytes, 100);
-        assert_eq!(frames[0].closing.as_deref(), Some("node is stopping"));
+        assert_eq!(frames[0].closing, Some(Closing { code: 15, reason }));
     }
 }
