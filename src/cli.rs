@@ -1,6 +1,7 @@
 //! The command line, made of the table of [`crate::settings`], so that help, flags and files
 //! can't disagree.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -20,6 +21,7 @@ Examples:
   discogs-extractor run /data --broker amqp://rabbit --password-file /run/secrets/rabbit
   discogs-extractor run /data --kinds labels --broker null: --state-dir /tmp
   discogs-extractor status /data --json
+  discogs-extractor check /data --sample 3           would a run succeed, and what would it publish
 
 Configuration:
   A setting has the same name as a flag and in a TOML file (discogs-extractor.toml in the working
@@ -61,6 +63,21 @@ pub enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Read the dumps to their end without publishing, and say what a run would do
+    Check {
+        /// The settings of the run.
+        #[command(flatten)]
+        flags: AllFlags,
+        /// Print the first N messages of each dump; the report then goes to stderr
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        sample: u64,
+        /// Print the report as JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// See the records that were skipped, and publish them after all
+    #[command(subcommand)]
+    DeadLetters(LettersTask),
     /// Print the effective configuration as TOML, with the origin of every value
     Config(AllFlags),
     /// Print completions for a shell
@@ -70,17 +87,93 @@ pub enum Task {
     },
 }
 
-/// The flags of every setting.
+/// What users do with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum LettersTask {
+    /// List them, with their place and what is wrong
+    List {
+        /// Which version and kinds.
+        #[command(flatten)]
+        chosen: KindFlags,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print them whole, with their XML
+    Show {
+        /// Which version and kinds.
+        #[command(flatten)]
+        chosen: KindFlags,
+        /// Only this record
+        #[arg(long, value_name = "N")]
+        record: Option<u64>,
+    },
+    /// Publish them again, as the dumps and this extractor have them now
+    Retry {
+        /// The settings of the run that they are from.
+        #[command(flatten)]
+        flags: AllFlags,
+        /// Only this record
+        #[arg(long, value_name = "N")]
+        record: Option<u64>,
+        /// A file with the repaired XML of the one record that is named by --kinds and --record
+        #[arg(long, value_name = "FILE")]
+        xml: Option<PathBuf>,
+    },
+}
+
+/// The flags of the settings that `S` is about.
 #[derive(Clone, Debug, Default)]
-pub struct AllFlags(pub Flags);
+pub struct FlagsOf<S>(pub Flags, PhantomData<S>);
+
+/// Which settings a command has flags for.
+pub trait Subset {
+    /// Whether the setting called `key` is one of them.
+    fn has(key: &str) -> bool;
+}
+
+/// Every setting.
+#[derive(Clone, Debug, Default)]
+pub struct All;
+
+/// What says where a state marker is.
+#[derive(Clone, Debug, Default)]
+pub struct OfPlace;
+
+/// What says where a state marker is, and which kinds are meant.
+#[derive(Clone, Debug, Default)]
+pub struct OfKinds;
+
+impl Subset for All {
+    fn has(_: &str) -> bool {
+        true
+    }
+}
+
+impl Subset for OfPlace {
+    fn has(key: &str) -> bool {
+        PLACE.contains(&key)
+    }
+}
+
+impl Subset for OfKinds {
+    fn has(key: &str) -> bool {
+        PLACE.contains(&key) || key == "kinds"
+    }
+}
+
+/// The flags of every setting.
+pub type AllFlags = FlagsOf<All>;
 
 /// The flags that say where a state marker is.
-#[derive(Clone, Debug, Default)]
-pub struct PlaceFlags(pub Flags);
+pub type PlaceFlags = FlagsOf<OfPlace>;
 
-impl Args for AllFlags {
+/// The flags that say where a state marker is, and which kinds are meant.
+pub type KindFlags = FlagsOf<OfKinds>;
+
+impl<S: Subset> Args for FlagsOf<S> {
     fn augment_args(command: Command) -> Command {
-        augment(command, |_| true)
+        augment(command, S::has)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -88,9 +181,9 @@ impl Args for AllFlags {
     }
 }
 
-impl FromArgMatches for AllFlags {
+impl<S: Subset> FromArgMatches for FlagsOf<S> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self(flags(matches, |_| true)))
+        Ok(Self(flags(matches, S::has), PhantomData))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -99,32 +192,7 @@ impl FromArgMatches for AllFlags {
     }
 }
 
-fn is_place(setting: &Setting) -> bool {
-    PLACE.contains(&setting.key)
-}
-
-impl Args for PlaceFlags {
-    fn augment_args(command: Command) -> Command {
-        augment(command, is_place)
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for PlaceFlags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Self(flags(matches, is_place)))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-fn augment(command: Command, is_wanted: fn(&Setting) -> bool) -> Command {
+fn augment(command: Command, is_wanted: fn(&str) -> bool) -> Command {
     let file = Arg::new("config")
         .long("config")
         .value_name("FILE")
@@ -134,7 +202,7 @@ fn augment(command: Command, is_wanted: fn(&Setting) -> bool) -> Command {
         ));
     SETTINGS
         .iter()
-        .filter(|setting| is_wanted(setting))
+        .filter(|setting| is_wanted(setting.key))
         .filter_map(argument)
         .fold(command.arg(file), Command::arg)
 }
@@ -169,10 +237,10 @@ fn help(setting: &Setting) -> String {
     help
 }
 
-fn flags(matches: &ArgMatches, is_wanted: fn(&Setting) -> bool) -> Flags {
+fn flags(matches: &ArgMatches, is_wanted: fn(&str) -> bool) -> Flags {
     let values = SETTINGS
         .iter()
-        .filter(|setting| is_wanted(setting) && setting.form != Form::Secret)
+        .filter(|setting| is_wanted(setting.key) && setting.form != Form::Secret)
         .filter_map(|setting| Some((setting.key, value(matches, setting)?)));
     Flags {
         file: matches.get_one::<PathBuf>("config").cloned(),
@@ -203,7 +271,7 @@ mod tests {
         let check = |line: &str, expected: &[(&str, &str)]| {
             let arguments = line.split(' ');
             let cli = Cli::try_parse_from(arguments).unwrap();
-            let (Task::Run(AllFlags(flags)) | Task::Config(AllFlags(flags))) = cli.task else {
+            let (Task::Run(FlagsOf(flags, _)) | Task::Config(FlagsOf(flags, _))) = cli.task else {
                 panic!("{line} has all flags");
             };
             let expected = expected

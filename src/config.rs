@@ -548,7 +548,11 @@ fn choice<T: Copy>(values: &Values, key: &str, choices: &[(&str, T)]) -> Result<
     })
 }
 
-fn kinds(values: &Values) -> Result<Vec<Kind>, ConfigError> {
+/// The kinds that `values` name; none for all.
+///
+/// # Errors
+/// A name that is no kind's.
+pub fn kinds(values: &Values) -> Result<Vec<Kind>, ConfigError> {
     let parse = |text: &str| items(text).map(str::parse).collect();
     Ok(parsed(values, "kinds", parse)?.unwrap_or_default())
 }

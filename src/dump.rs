@@ -159,6 +159,24 @@ pub fn file_name(version: &Version, kind: Kind) -> String {
     format!("discogs_{version}_{kind}.xml.gz")
 }
 
+/// The name of the file in which Discogs publishes the checksums of a version.
+pub fn checksums_name(version: &Version) -> String {
+    format!("discogs_{version}_CHECKSUM.txt")
+}
+
+/// The SHA-256 of each dump, by file name, of the text of a CHECKSUM file: lines of 64 hexadecimal
+/// digits, one space or more, and the name. Other lines are passed over. Digits come out lowercase.
+pub fn checksums(text: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let (digits, name) = line.split_once(' ')?;
+        let is_sha256 = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        // `sha256sum` marks binary files by a star.
+        let name = name.trim().trim_start_matches('*');
+        is_sha256.then(|| (name.to_owned(), digits.to_ascii_lowercase()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 /// The dumps that one run processes: all of one version, in processing order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
@@ -309,6 +327,18 @@ mod tests {
         for text in ["2026080", "202608011", "20261301", "2026-8-1", "newest", ""] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn checksums_are_read_with_one_space_or_two() {
+        let hash = "Ab".repeat(32);
+        let text = format!(
+            "{hash} one.xml.gz\n{hash}  two.xml.gz\r\n{hash} *three.xml.gz\n<html>\n{hash}\nab four\n"
+        );
+        let names: Vec<_> = checksums(&text).into_iter().collect();
+        let expected = ["one", "three", "two"]
+            .map(|name| (format!("{name}.xml.gz"), hash.to_ascii_lowercase()));
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -53,6 +53,18 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A number of bytes for reading: `512 B`, `1.5 kB`, `82.2 MB`, `10.3 GB`.
+#[expect(clippy::cast_precision_loss, reason = "a size is for reading")]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, f64); 4] = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    let bytes_exact = bytes as f64;
+    let unit = UNITS.iter().find(|(_, unit)| bytes_exact >= 0.99995 * unit);
+    match unit {
+        Some((name, unit)) => format!("{:.1} {name}", bytes_exact / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// A number of bytes: `512`, `64KiB`, `16MiB`, `1GiB`, or with powers of ten `64kB`, `16MB`, `1GB`.
 ///
 /// # Errors
@@ -102,6 +114,19 @@ fn parse_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_rounded_to_a_tenth_of_their_unit() {
+        let check = |bytes, expected: &str| assert_eq!(size(bytes), expected);
+        check(0, "0 B");
+        check(999, "999 B");
+        check(1_000, "1.0 kB");
+        check(1_549, "1.5 kB");
+        check(999_949, "999.9 kB");
+        check(999_950, "1.0 MB");
+        check(10_300_000_000, "10.3 GB");
+        check(2_000_000_000_000, "2.0 TB");
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -46,6 +46,8 @@ pub mod rabbitmq;
 pub mod spool;
 
 #[cfg(feature = "program")]
+pub mod drift;
+#[cfg(feature = "program")]
 pub mod human;
 #[cfg(feature = "program")]
 pub mod saver;
@@ -64,3 +66,8 @@ pub mod telemetry;
 
 #[cfg(feature = "program")]
 pub mod run;
+
+#[cfg(feature = "program")]
+pub mod check;
+#[cfg(feature = "program")]
+pub mod letters;

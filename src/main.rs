@@ -1,20 +1,24 @@
 //! The command line: parses, calls the library, and maps what comes back to an exit code.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
-use discogs_extractor::cli::{Cli, Task};
+use discogs_extractor::check;
+use discogs_extractor::cli::{Cli, LettersTask, Task};
 use discogs_extractor::config::{self, Config, Place};
 use discogs_extractor::extraction::Ending;
-use discogs_extractor::fs::OsFileSystem;
+use discogs_extractor::fs::{FileSystem, OsFileSystem};
+use discogs_extractor::letters::{self, Choice};
 use discogs_extractor::run::{self, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
 use discogs_extractor::status;
 use discogs_extractor::telemetry::Telemetry;
-use discogs_extractor::time::{Clock as _, SystemClock};
+use discogs_extractor::time::{Clock, SystemClock};
 
 const COMPLETE: u8 = 0;
 const ERROR: u8 = 1;
@@ -25,6 +29,12 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(flags) => run(&flags.0),
         Task::Status { place, json } => status(&place.0, json),
+        Task::Check {
+            flags,
+            sample,
+            json,
+        } => check(&flags.0, sample, json),
+        Task::DeadLetters(task) => dead_letters(task),
         Task::Config(flags) => show_config(&flags.0),
         Task::Completions { shell } => completions(shell),
     };
@@ -68,6 +78,85 @@ fn status(flags: &Flags, is_json: bool) -> anyhow::Result<u8> {
     Ok(COMPLETE)
 }
 
+fn check(flags: &Flags, samples: u64, is_json: bool) -> anyhow::Result<u8> {
+    let config = Config::new(&OsFileSystem, &load(flags)?)?;
+    let telemetry = Telemetry::start(config.log);
+    let clock = SystemClock::new();
+    let mut printed = Ok(());
+    let mut sample = |message: &[u8]| {
+        if printed.is_ok() {
+            printed = print_bytes(&[message, b"\n"].concat());
+        }
+    };
+    let checked = check::check(
+        &OsFileSystem,
+        &clock,
+        &config,
+        &telemetry,
+        samples,
+        &mut sample,
+    );
+    let report = checked?;
+    printed?;
+    let text = match is_json {
+        true => report.to_json(),
+        false => report.to_string(),
+    };
+    match samples {
+        0 => print(&text)?,
+        _ => eprint!("{text}"),
+    }
+    Ok(if report.is_sound() { COMPLETE } else { ERROR })
+}
+
+fn dead_letters(task: LettersTask) -> anyhow::Result<u8> {
+    let listed = |flags: &Flags, record| {
+        let values = load(flags)?;
+        let choice = Choice {
+            kinds: config::kinds(&values)?,
+            record,
+        };
+        let place = Place::new(&OsFileSystem, &values)?;
+        anyhow::Ok(letters::list(&OsFileSystem, &place, &choice)?)
+    };
+    match task {
+        LettersTask::List { chosen, json } => {
+            let letters = listed(&chosen.0, None)?;
+            print(&match json {
+                true => letters.to_json(),
+                false => letters.to_string(),
+            })?;
+            Ok(COMPLETE)
+        }
+        LettersTask::Show { chosen, record } => {
+            print(&listed(&chosen.0, record)?.show()?)?;
+            Ok(COMPLETE)
+        }
+        LettersTask::Retry { flags, record, xml } => retry(&flags.0, record, xml),
+    }
+}
+
+fn retry(flags: &Flags, record: Option<u64>, xml: Option<PathBuf>) -> anyhow::Result<u8> {
+    let config = Config::new(&OsFileSystem, &load(flags)?)?;
+    let _telemetry = Telemetry::start(config.log);
+    let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let owner = run::owner(&*fs, &*clock);
+    let mut broker = run::broker(&config, Vec::new(), &fs, &clock, &owner);
+    let outside = letters::Outside {
+        fs: &*fs,
+        clock: &*clock,
+        broker: &mut *broker,
+    };
+    let choice = Choice {
+        kinds: config.kinds.clone(),
+        record,
+    };
+    let retried = letters::retry(outside, &config, &choice, xml, &owner)?;
+    print(&retried.to_string())?;
+    Ok(if retried.left == 0 { COMPLETE } else { ERROR })
+}
+
 fn show_config(flags: &Flags) -> anyhow::Result<u8> {
     let values = load(flags)?;
     Config::new(&OsFileSystem, &values)?;
@@ -85,7 +174,11 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
         }

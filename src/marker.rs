@@ -192,6 +192,9 @@ pub struct FileProgress {
     /// Under which name the messages are published, if the broker recognises repeats by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publisher: Option<Publisher>,
+    /// The records that were dead letters and were published after all, in that order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dead_letters_published: Vec<u64>,
     /// Fields of other programs, kept as they are.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,

@@ -208,6 +208,20 @@ pub fn assign_publishers(plan: &mut Plan, rules: &str, is_forced: bool, unix_sec
     }
 }
 
+/// Where a run would go on in `dump`, of which the marker says `entry`; `None` if it would skip it.
+/// Only reads.
+///
+/// # Errors
+/// What the file system said of the dump.
+pub fn checkpoint(
+    fs: &dyn FileSystem,
+    dump: &Dump,
+    entry: &FileProgress,
+) -> Result<Option<Checkpoint>, PlanError> {
+    let decided = decide(fs, dump, entry).map_err(failed("read", dump.path.clone()))?;
+    Ok(decided.checkpoint)
+}
+
 /// Forgets what was done of `dumps`, but not who published it. The original start stays while another
 /// dump is completed: consumers delete what is older.
 fn forget(marker: &mut Marker, dumps: &[Dump]) {
@@ -243,6 +257,7 @@ fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
         source_checksum: None,
         checkpoint: is_resumed.then(|| checkpoint.clone()),
         publisher: entry.publisher,
+        dead_letters_published: Vec::new(),
         unknown: entry.unknown,
     }
 }

@@ -28,10 +28,10 @@ use crate::fs::{FileSystem, OsFileSystem};
 use crate::human::{count, counted, duration, rounded};
 use crate::marker::{Marker, Paths, Status};
 use crate::null::Null;
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::{self, PlanError};
 use crate::queue::Threaded;
 use crate::rabbitmq::RabbitMq;
-use crate::rabbitmq::stream::{self, RabbitMqStream};
+use crate::rabbitmq::stream::{self, RabbitMqStream, StreamPublisher};
 use crate::record::Position;
 use crate::saver::ThreadSaver;
 use crate::seek_point::SeekPoint;
@@ -79,20 +79,18 @@ pub struct Summary {
 pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> {
     let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut selection = select(&*fs, config)?;
+    let selection = select(&*fs, config)?;
     let owner = owner(&*fs, &*clock);
     let stop = StopSignals::take().map_err(RunError::Signals)?;
 
-    let directory = config.place.state_directory.clone();
-    let directory = directory.unwrap_or_else(|| std::mem::take(&mut selection.directory));
-    let paths = Paths::new(&directory, &selection.version);
+    let paths = Paths::new(&state_directory(config, &selection), &selection.version);
     let _lock = plan::lock(&*fs, &paths, &owner)?;
     let mut plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
     if let BrokerConfig::Stream(_) = &config.broker {
         let unix_seconds = clock.unix().as_secs();
         plan::assign_publishers(&mut plan, &rules(config), config.is_forced, unix_seconds);
     }
-    let mut broker = broker(config, &plan, &fs, &clock, &owner);
+    let mut broker = broker(config, stream::publishers(&plan), &fs, &clock, &owner);
     stop.wake(broker.waker());
     for warning in config.warnings.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
@@ -128,7 +126,11 @@ pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> 
     })
 }
 
-fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunError> {
+/// The dumps that `config` names.
+///
+/// # Errors
+/// There are none.
+pub fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, RunError> {
     let place = &config.place;
     let selected = dump::select(fs, &place.root, place.version.as_ref(), &config.kinds);
     let mut selection = selected.map_err(|error: SelectError| {
@@ -146,9 +148,26 @@ fn rules(config: &Config) -> String {
     format!("{version} {:?} {}", config.profile, config.record_bytes_max)
 }
 
-fn broker(
+/// Where the state of `selection` is.
+pub fn state_directory(config: &Config, selection: &dump::Selection) -> PathBuf {
+    let named = config.place.state_directory.clone();
+    named.unwrap_or_else(|| selection.directory.clone())
+}
+
+/// How dumps are read.
+pub fn source_options(config: &Config) -> source::Options {
+    source::Options {
+        record_bytes_max: config.record_bytes_max,
+        profile: config.profile,
+        ..source::Options::default()
+    }
+}
+
+/// The broker that `config` names; `owner` is who writes into files of ours, `publishers` who publish
+/// to streams.
+pub fn broker(
     config: &Config,
-    plan: &Plan,
+    publishers: Vec<StreamPublisher>,
     fs: &Arc<dyn FileSystem>,
     clock: &Arc<dyn Clock>,
     owner: &str,
@@ -160,7 +179,7 @@ fn broker(
         }
         BrokerConfig::Stream(stream) => {
             let mut stream = stream.clone();
-            stream.publishers = stream::publishers(plan);
+            stream.publishers = publishers;
             Box::new(RabbitMqStream::new(stream, Arc::clone(clock)))
         }
         BrokerConfig::Spool(directory) => {
@@ -177,7 +196,7 @@ fn broker(
 }
 
 /// Who we are, for the extractor that finds our lock: `process 12 on name since 2026-08-02T..`.
-fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
+pub fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
     let (process, since) = (std::process::id(), rfc3339(clock.unix()));
     let mut host = String::new();
     let read = fs
@@ -199,11 +218,7 @@ impl Dumps {
     fn new(config: &Config, fs: &Arc<dyn FileSystem>) -> Self {
         Self {
             fs: Arc::clone(fs),
-            options: source::Options {
-                record_bytes_max: config.record_bytes_max,
-                profile: config.profile,
-                ..source::Options::default()
-            },
+            options: source_options(config),
         }
     }
 }

@@ -125,6 +125,33 @@ struct DumpReport {
 /// # Errors
 /// There is none, or none that can be read.
 pub fn report(fs: &dyn FileSystem, place: &Place, unix: Duration) -> Result<Report, StatusError> {
+    let found = find(fs, place)?;
+    Ok(Report::new(
+        &found.path,
+        &found.version,
+        &found.marker,
+        unix,
+    ))
+}
+
+/// A state marker and where it is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its version.
+    pub version: Version,
+    /// Where the state of that version is.
+    pub paths: Paths,
+    /// The file that was read: the marker, or its previous generation.
+    pub path: PathBuf,
+    /// What it says.
+    pub marker: Marker,
+}
+
+/// The marker at `place`: of the version that is named, or the newest.
+///
+/// # Errors
+/// There is none, or none that can be read.
+pub fn find(fs: &dyn FileSystem, place: &Place) -> Result<Found, StatusError> {
     let (directory, named) = locate(fs, place)?;
     let found = match named.clone() {
         Some(version) => Some(version),
@@ -135,8 +162,14 @@ pub fn report(fs: &dyn FileSystem, place: &Place, unix: Duration) -> Result<Repo
         version: named.clone(),
     };
     let version = found.ok_or_else(missing)?;
-    let (path, marker) = read(fs, &Paths::new(&directory, &version))?.ok_or_else(missing)?;
-    Ok(Report::new(&path, &version, &marker, unix))
+    let paths = Paths::new(&directory, &version);
+    let (path, marker) = read(fs, &paths)?.ok_or_else(missing)?;
+    Ok(Found {
+        version,
+        paths,
+        path,
+        marker,
+    })
 }
 
 /// The directory of the state, and the version if it is given.
@@ -181,8 +214,11 @@ fn newest(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Version>, Stat
     Ok(paths.iter().filter_map(version).max())
 }
 
-/// The marker, else its previous generation.
-fn read(fs: &dyn FileSystem, paths: &Paths) -> Result<Option<(PathBuf, Marker)>, StatusError> {
+/// The marker, else its previous generation; with its path.
+///
+/// # Errors
+/// The file system failed, or neither is a marker.
+pub fn read(fs: &dyn FileSystem, paths: &Paths) -> Result<Option<(PathBuf, Marker)>, StatusError> {
     let mut broken = None;
     for path in [paths.marker(), paths.previous()] {
         match marker::read(fs, &path).map_err(|error| unreadable(&path, error))? {

@@ -76,6 +76,67 @@ impl Telemetry {
             next: Instant::ORIGIN,
         }
     }
+
+    /// Shows how far the reading of a dump of `length` compressed bytes is.
+    pub fn reading(&self, kind: Kind, length: u64) -> ReadingView {
+        let bar = || {
+            ProgressBar::new(length)
+                .with_style(style(BAR))
+                .with_prefix(kind.name())
+        };
+        ReadingView {
+            kind,
+            length,
+            bar: self.bars.as_ref().map(|screen| screen.add(bar())),
+            is_silent: self.mode == ProgressMode::Never,
+            next: None,
+        }
+    }
+}
+
+/// A dump's prefix, bar and message.
+const BAR: &str = "{prefix:9} {bar:32} {percent:>3} %  {msg}";
+
+/// How far the reading of a dump is: a bar, or a line now and then.
+#[derive(Debug)]
+pub struct ReadingView {
+    kind: Kind,
+    length: u64,
+    bar: Option<ProgressBar>,
+    is_silent: bool,
+    /// When to show it next.
+    next: Option<Instant>,
+}
+
+impl ReadingView {
+    /// Shows it, if it is time. Called often.
+    pub fn show(&mut self, now: Instant, compressed: u64, records: u64) {
+        let every = self.bar.as_ref().map_or(LINE_EVERY, |_| BARS_EVERY);
+        if now < *self.next.get_or_insert(now + every) {
+            return;
+        }
+        self.next = Some(now + every);
+        let records = counted(records, "record");
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(compressed);
+                bar.set_message(records);
+            }
+            None if self.is_silent => {}
+            None => {
+                let percent = percent(compressed, self.length);
+                tracing::info!("{} {percent:.1} %: {records} read", self.kind);
+            }
+        }
+    }
+}
+
+impl Drop for ReadingView {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// What of the log is written. lapin warns of every message that comes back, with its whole body;
@@ -292,7 +353,7 @@ impl Bars {
             let checkpoint = &planned.checkpoint;
             let kind = planned.dump.kind;
             let bar = ProgressBar::new(checkpoint.file_bytes)
-                .with_style(style("{prefix:9} {bar:32} {percent:>3} %  {msg}"))
+                .with_style(style(BAR))
                 .with_prefix(kind.name())
                 .with_position(checkpoint.frontier.compressed_offset);
             let bar = screen.add(bar);

@@ -121,7 +121,7 @@ fn diagnose(failure: &Failure) -> Diagnosis {
         ),
         Failure::Unassigned(id) => (
             format!("message {id} has no publisher"),
-            "this is a mistake in the program",
+            "dead letters can't be published to streams; name another broker for them",
             true,
         ),
     };
