@@ -1,5 +1,5 @@
-//! One contract for every broker: the simulated one, the spool and a real RabbitMQ pass the same
-//! checks, and brokers with a planted bug don't.
+//! One contract for every broker: the simulated one and the spool pass the same checks, and brokers
+//! with a planted bug don't. `tests/rabbitmq` runs a real RabbitMQ through them.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,13 +7,8 @@
 )]
 
 mod broken;
-#[cfg(feature = "rabbitmq")]
-mod rabbitmq;
 mod simulated;
 mod spool;
-#[cfg(feature = "rabbitmq")]
-#[path = "../support/rabbitmq.rs"]
-mod support;
 
 use sim::contract::{Subject, broken};
 
@@ -39,12 +34,4 @@ fn the_spool_on_a_simulated_disk_keeps_the_contract() {
 #[test]
 fn the_spool_on_a_thread_keeps_the_contract() {
     check_all(|_| spool::OnThread::new());
-}
-
-#[cfg(feature = "rabbitmq")]
-#[test]
-fn rabbitmq_keeps_the_contract() {
-    if let Some(url) = support::url() {
-        check_all(|name| rabbitmq::Real::new(&url, name));
-    }
 }

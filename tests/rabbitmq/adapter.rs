@@ -1,24 +1,9 @@
 //! What is special about the RabbitMQ broker, against a real RabbitMQ, through the door that the
-//! program uses: commands in, events out. `tests/contract` has what holds of every broker.
-//!
-//! `RABBITMQ_TEST_URL` names the RabbitMQ, for example `amqp://guest:guest@localhost:5672`; the
-//! tests create exchanges and queues there and delete them again. `RABBITMQ_TEST_CTL` is the
-//! command that runs its `rabbitmqctl`, for the tests that set limits and alarms, which everybody
-//! on that RabbitMQ feels. Tests whose variable is not set say so and pass.
-
-#![expect(
-    clippy::unwrap_used,
-    reason = "a step that fails in a test is a failed test"
-)]
-
-#[path = "support/rabbitmq.rs"]
-mod support;
+//! program uses: commands in, events out. `contract.rs` has what holds of every broker.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::ops::Deref;
-use std::process;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use discogs_extractor::broker::{
@@ -30,114 +15,13 @@ use discogs_extractor::rabbitmq::{
 };
 use discogs_extractor::record::Ordinal;
 use discogs_extractor::time::{Clock, SystemClock};
-use futures_util::StreamExt;
 use lapin::ExchangeKind;
-use lapin::options::{BasicConsumeOptions, ExchangeDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use support::{RealBroker, url, variable};
+use lapin::types::AMQPValue;
+
+use crate::shared::Shared;
 
 /// No event within this time is a failure. Never waited for by a test that passes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Limits and alarms concern every connection, so tests that set some run alone.
-static BROKER: RwLock<()> = RwLock::new(());
-
-/// The real RabbitMQ, shared with other tests or not.
-struct Real {
-    broker: RealBroker,
-    _shared: Option<RwLockReadGuard<'static, ()>>,
-    _alone: Option<RwLockWriteGuard<'static, ()>>,
-}
-
-impl Real {
-    /// The RabbitMQ for the test `name`, or `None` if there is none.
-    fn shared(name: &str) -> Option<Self> {
-        let url = url()?;
-        Some(Self {
-            _shared: Some(BROKER.read().unwrap_or_else(|error| error.into_inner())),
-            _alone: None,
-            broker: RealBroker::open(&url, name),
-        })
-    }
-
-    /// Likewise, with the command for `rabbitmqctl`, while no other test of this file runs.
-    fn alone(name: &str) -> Option<(Self, Control)> {
-        let url = url()?;
-        let control = Control(variable("RABBITMQ_TEST_CTL")?);
-        let real = Self {
-            _shared: None,
-            _alone: Some(BROKER.write().unwrap_or_else(|error| error.into_inner())),
-            broker: RealBroker::open(&url, name),
-        };
-        Some((real, control))
-    }
-}
-
-impl Deref for Real {
-    type Target = RealBroker;
-
-    fn deref(&self) -> &RealBroker {
-        &self.broker
-    }
-}
-
-impl RealBroker {
-    fn delete_exchange(&self, kind: Kind) {
-        let name = self.exchange(kind).as_str().into();
-        let options = ExchangeDeleteOptions::default();
-        let deleted = self.channel.exchange_delete(name, options);
-        self.runtime.block_on(deleted).unwrap();
-    }
-
-    /// Consumes `count` messages of `kind`: identity and body, in order.
-    fn consume(&self, kind: Kind, count: usize) -> Vec<(String, Vec<u8>)> {
-        let queue = self.exchange(kind).as_str().into();
-        let options = BasicConsumeOptions {
-            no_ack: true,
-            ..BasicConsumeOptions::default()
-        };
-        self.runtime.block_on(async {
-            let consumer = self
-                .channel
-                .basic_consume(queue, "".into(), options, FieldTable::default())
-                .await
-                .unwrap();
-            let deliveries = consumer.take(count).map(Result::unwrap).map(|delivery| {
-                let id = delivery.properties.message_id().clone().unwrap();
-                (id.to_string(), delivery.data)
-            });
-            deliveries.collect().await
-        })
-    }
-}
-
-/// `rabbitmqctl`, as words separated by spaces.
-struct Control(String);
-
-impl Control {
-    fn run(&self, arguments: &[&str]) -> String {
-        let mut words = self.0.split_whitespace();
-        let output = process::Command::new(words.next().unwrap())
-            .args(words)
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Runs `body` and then restores what it changed, also when it panics.
-    fn restoring(self, restore: &[&str], body: impl FnOnce(&Self)) {
-        struct Restore<'a>(&'a Control, &'a [&'a str]);
-        impl Drop for Restore<'_> {
-            fn drop(&mut self) {
-                self.0.run(self.1);
-            }
-        }
-        let _restore = Restore(&self, restore);
-        body(&self);
-    }
-}
 
 /// The program's side of a broker.
 struct Program {
@@ -292,10 +176,10 @@ fn a_configuration_that_cannot_work_is_permanent() {
 /// Mixed, because lapin hands the return of one message over with the confirm of another.
 #[test]
 fn an_unroutable_message_is_returned_and_never_confirmed() {
-    let Some(real) = Real::shared("returned") else {
+    let Some(real) = Shared::get("returned") else {
         return;
     };
-    real.bind(Kind::Labels, &[]);
+    real.declare_bound(Kind::Labels, &[]);
     let mut program = Program::connected(real.config());
     for round in 1..=40_u64 {
         let mut unanswered = BTreeMap::new();
@@ -325,14 +209,14 @@ fn an_unroutable_message_is_returned_and_never_confirmed() {
 
 #[test]
 fn a_full_queue_rejects() {
-    let Some(real) = Real::shared("full") else {
+    let Some(real) = Shared::get("full") else {
         return;
     };
     let limits = [
         ("x-max-length", AMQPValue::LongInt(1)),
         ("x-overflow", AMQPValue::LongString("reject-publish".into())),
     ];
-    real.bind(Kind::Labels, &limits);
+    real.declare_bound(Kind::Labels, &limits);
     let mut program = Program::connected(real.config());
     let first = program.publish(Kind::Labels, 1);
     assert_eq!(program.event(), Event::Confirmed(first));
@@ -342,7 +226,7 @@ fn a_full_queue_rejects() {
 
 #[test]
 fn declared_queues_are_bound() {
-    let Some(real) = Real::shared("declared") else {
+    let Some(real) = Shared::get("declared") else {
         return;
     };
     for queue_type in [QueueType::Classic, QueueType::Quorum] {
@@ -362,7 +246,7 @@ fn declared_queues_are_bound() {
 
 #[test]
 fn the_topic_profile_routes_by_kind() {
-    let Some(real) = Real::shared("topic") else {
+    let Some(real) = Shared::get("topic") else {
         return;
     };
     let mut config = real.config();
@@ -376,13 +260,14 @@ fn the_topic_profile_routes_by_kind() {
     let mut program = Program::connected(config);
     let tag = program.publish(Kind::Labels, 3);
     assert_eq!(program.event(), Event::Confirmed(tag));
-    let received = real.consume(Kind::Labels, 1);
-    assert_eq!(received, [("20260801-labels-1".to_owned(), vec![b'x'; 3])]);
+    let received = real.take(Kind::Labels).unwrap();
+    assert_eq!(received.id, "20260801-labels-1");
+    assert_eq!(received.body, b"xxx");
 }
 
 #[test]
 fn what_needs_an_administrator_is_permanent() {
-    let Some(real) = Real::shared("permanent") else {
+    let Some(real) = Shared::get("permanent") else {
         return;
     };
     let with = |change: &dyn Fn(&mut AmqpAddress)| {
@@ -402,7 +287,7 @@ fn what_needs_an_administrator_is_permanent() {
 
 #[test]
 fn the_next_address_is_tried() {
-    let Some(real) = Real::shared("addresses") else {
+    let Some(real) = Shared::get("addresses") else {
         return;
     };
     let mut config = real.config();
@@ -415,10 +300,10 @@ fn the_next_address_is_tried() {
 
 #[test]
 fn a_deleted_exchange_ends_the_session_and_comes_back() {
-    let Some(real) = Real::shared("deleted") else {
+    let Some(real) = Shared::get("deleted") else {
         return;
     };
-    real.bind(Kind::Labels, &[]);
+    real.declare_bound(Kind::Labels, &[]);
     let mut program = Program::connected(real.config());
     for _ in 0..100 {
         program.publish(Kind::Labels, 100);
@@ -438,16 +323,12 @@ fn a_deleted_exchange_ends_the_session_and_comes_back() {
 
 #[test]
 fn a_message_above_the_limit_is_refused() {
-    let Some((real, control)) = Real::alone("large") else {
+    let Some((real, control)) = Shared::alone("large") else {
         return;
     };
     const LIMIT: usize = 1_000_000;
-    let set = |limit: &str| format!("application:set_env(rabbit, max_message_size, {limit}).");
-    let get = "{ok, Size} = application:get_env(rabbit, max_message_size), Size.";
-    let before = control.run(&["eval", get]);
-    real.bind(Kind::Labels, &[]);
-    control.restoring(&["eval", &set(&before)], |control| {
-        control.run(&["eval", &set(&LIMIT.to_string())]);
+    real.declare_bound(Kind::Labels, &[]);
+    control.limiting_messages(LIMIT, || {
         let mut program = Program::connected(real.config());
         let taken = program.publish(Kind::Labels, LIMIT);
         assert_eq!(program.event(), Event::Confirmed(taken));
@@ -466,10 +347,10 @@ fn a_message_above_the_limit_is_refused() {
 
 #[test]
 fn a_blocked_connection_can_be_closed() {
-    let Some((real, control)) = Real::alone("blocked") else {
+    let Some((real, control)) = Shared::alone("blocked") else {
         return;
     };
-    real.bind(Kind::Labels, &[]);
+    real.declare_bound(Kind::Labels, &[]);
     let mut program = Program::connected(real.config());
     let mut dropped = Program::connected(real.config());
     let restore = ["set_vm_memory_high_watermark", "0.4"];
@@ -493,10 +374,10 @@ fn a_blocked_connection_can_be_closed() {
 
 #[test]
 fn publishing_goes_on_after_an_alarm() {
-    let Some((real, control)) = Real::alone("alarm") else {
+    let Some((real, control)) = Shared::alone("alarm") else {
         return;
     };
-    real.bind(Kind::Labels, &[]);
+    real.declare_bound(Kind::Labels, &[]);
     let mut program = Program::connected(real.config());
     let restore = ["set_vm_memory_high_watermark", "0.4"];
     let mut tag = Tag(0);

@@ -1,0 +1,44 @@
+//! The RabbitMQ broker and the program, against real RabbitMQs, with real faults and crashes.
+//!
+//! `ci/rabbitmq` runs these tests alone. Which RabbitMQ they use:
+//!
+//! - With a Docker daemon they start their own containers: one that most tests share, others for
+//!   tests that kill, pause or cluster brokers. The image is the local one that `ci/rabbitmq-image`
+//!   makes, else `rabbitmq:4`. Nothing is left behind, however the tests end (`docker.rs`).
+//! - `RABBITMQ_TEST_URL`, for example `amqp://guest:guest@localhost:5672`, names one to use in place
+//!   of the shared container. Exchanges and queues are created there, and deleted again.
+//!   `RABBITMQ_TEST_CTL` is the command that runs its `rabbitmqctl`, for tests that set limits and
+//!   alarms, which everybody on that RabbitMQ feels.
+//! - Tests for which there is neither say so and pass, unless `REQUIRE_DOCKER=1`.
+//!
+//! A test of the program is a trial: dumps with their truth, the real program behind a network that
+//! can fail, a fault, and a verdict on every message that arrived (`trial.rs`, `verdict.rs`). Each
+//! prints a line `observed: ..` with the time that it took to recover and the repeats; neither time
+//! is asserted.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a step that fails in a test is a failed test"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "works with the processes, files and networks of real programs"
+)]
+
+mod adapter;
+mod administrator;
+
+mod cluster;
+mod contract;
+mod crashes;
+mod docker;
+mod faults;
+mod network;
+mod node;
+mod shared;
+mod site;
+mod tls;
+
+mod trial;
+mod verdict;
+mod watch;
