@@ -8,15 +8,16 @@ use discogs_extractor::rabbitmq::stream::{Holds, RabbitMqStream, StreamPublisher
 use discogs_extractor::time::{Clock, Instant, SystemClock};
 use sim::contract::{Held, Identity, Subject, broken};
 
-use crate::consumer::Streams;
+use super::consumer::Streams;
 use crate::network::Network;
+use crate::shared::Shared;
 
 #[test]
 fn streams_keep_the_contract() {
-    if Streams::get("contract").is_none() {
+    if Shared::get("streams-contract").is_none() {
         return;
     }
-    let broken = broken(|name| Box::new(Real::new(Streams::get(name).unwrap())));
+    let broken = broken(|name| Box::new(Real::new(name)));
     assert!(
         broken.is_empty(),
         "broken, for the reasons above: {broken:?}"
@@ -24,6 +25,8 @@ fn streams_keep_the_contract() {
 }
 
 struct Real {
+    /// Kept for the streams, which it deletes.
+    _shared: Shared,
     streams: Streams,
     network: Network,
     clock: Arc<SystemClock>,
@@ -32,10 +35,15 @@ struct Real {
 }
 
 impl Real {
-    fn new(streams: Streams) -> Self {
+    fn new(name: &str) -> Self {
+        let shared = Shared::get(&format!("streams-{name}")).expect("it was there before");
+        let streams = Streams::of(&shared);
+        let network = Network::new();
+        network.lead_to(streams.socket());
         Self {
-            network: Network::new(&streams.address()),
+            _shared: shared,
             streams,
+            network,
             clock: Arc::new(SystemClock::new()),
             is_known: false,
         }

@@ -1,6 +1,6 @@
 //! The streams of a test as their consumers see them, over AMQP.
 
-use std::process;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use discogs_extractor::dump::Kind;
@@ -15,53 +15,65 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
 
-/// A message as a consumer gets it.
-#[derive(Clone, PartialEq)]
-pub(crate) struct Delivery {
-    pub(crate) id: String,
-    pub(crate) body: Vec<u8>,
-    pub(crate) properties: BasicProperties,
-}
+use crate::administrator::Delivery;
+use crate::shared::Shared;
 
 /// Begins the identity of what is published to find the end of a stream by.
 const END: &str = "end";
 
-/// The streams of one test; deleted at its end.
+/// The streams of one test, on a RabbitMQ that is somebody else's to keep.
 pub(crate) struct Streams {
     /// Begins their names.
-    pub(crate) prefix: String,
+    prefix: String,
+    /// Where their consumers find them, over AMQP.
     url: String,
+    /// Where the stream protocol is spoken, on the same host.
+    port: u16,
     runtime: Runtime,
 }
 
 impl Streams {
-    /// For the test `name`, or `None`, said aloud, if there is no RabbitMQ.
-    pub(crate) fn get(name: &str) -> Option<Self> {
-        let Ok(url) = std::env::var("RABBITMQ_TEST_URL") else {
-            println!("skipped, because RABBITMQ_TEST_URL is not set");
-            return None;
-        };
+    pub(crate) fn new(url: &str, port: u16, prefix: &str) -> Self {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let streams = Self {
-            prefix: format!("discogs-extractor-test-{}-{name}", process::id()),
-            url,
+        Self {
+            prefix: prefix.to_owned(),
+            url: url.to_owned(),
+            port,
             runtime: builder.enable_all().build().unwrap(),
-        };
-        streams.clean();
-        Some(streams)
+        }
+    }
+
+    /// Those on the shared RabbitMQ, which deletes them at the end of the test.
+    pub(crate) fn of(shared: &Shared) -> Self {
+        Self::new(&shared.url, shared.stream_port, &shared.prefix)
     }
 
     pub(crate) fn stream(&self, kind: Kind) -> String {
         format!("{}-{kind}", self.prefix)
     }
 
-    /// Where the stream protocol is spoken.
-    pub(crate) fn address(&self) -> AmqpAddress {
+    fn address(&self) -> AmqpAddress {
         let mut address: AmqpAddress = self.url.parse().unwrap();
-        let port = std::env::var("RABBITMQ_TEST_STREAM_PORT");
         address.scheme = Scheme::Stream;
-        address.port = port.map_or(5552, |port| port.parse().unwrap());
+        address.port = self.port;
         address
+    }
+
+    pub(crate) fn socket(&self) -> SocketAddr {
+        let AmqpAddress { host, port, .. } = self.address();
+        let mut resolved = (host.as_str(), port).to_socket_addrs().unwrap();
+        resolved.next().unwrap()
+    }
+
+    /// The arguments of the program that reach the streams by way of a port of this machine.
+    pub(crate) fn arguments(&self, port: u16) -> String {
+        let AmqpAddress {
+            username, password, ..
+        } = self.address();
+        let prefix = &self.prefix;
+        format!(
+            "--broker rabbitmq-stream://{username}:{password}@127.0.0.1:{port} --exchange-prefix {prefix}"
+        )
     }
 
     /// How the program reaches the streams, without publishers.
@@ -77,22 +89,6 @@ impl Streams {
         self.administer(async |channel| {
             let options = QueueDeleteOptions::default();
             channel.queue_delete(name.as_str().into(), options).await
-        })
-        .unwrap();
-    }
-
-    /// Makes a queue with the name of a stream.
-    pub(crate) fn declare_queue(&self, kind: Kind) {
-        let name = self.stream(kind);
-        self.administer(async |channel| {
-            let options = QueueDeclareOptions {
-                durable: true,
-                ..QueueDeclareOptions::default()
-            };
-            let table = FieldTable::default();
-            channel
-                .queue_declare(name.as_str().into(), options, table)
-                .await
         })
         .unwrap();
     }
@@ -115,18 +111,6 @@ impl Streams {
             let _ = connection.close(200, "".into()).await;
             worked
         })
-    }
-
-    fn clean(&self) {
-        for kind in Kind::ALL {
-            self.delete(kind);
-        }
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        self.clean();
     }
 }
 

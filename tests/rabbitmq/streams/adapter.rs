@@ -13,7 +13,8 @@ use discogs_extractor::record::Ordinal;
 use discogs_extractor::time::{Clock, SystemClock};
 use lapin::types::AMQPValue;
 
-use crate::consumer::Streams;
+use super::consumer::Streams;
+use crate::shared::Shared;
 
 /// No event within this time is a failure. Never waited for by a test that passes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -129,9 +130,10 @@ fn check_refusal(config: StreamConfig, words: &[&str]) {
 
 #[test]
 fn an_extraction_that_would_be_dropped_in_silence_is_refused() {
-    let Some(streams) = Streams::get("swallowed") else {
+    let Some(shared) = Shared::get("streams-swallowed") else {
         return;
     };
+    let streams = Streams::of(&shared);
     let config = |name, holds| with_publisher(&streams, name, holds);
     let mut program = Program::connected(config("first", Holds::Nothing));
     program.disconnect();
@@ -151,9 +153,10 @@ fn an_extraction_that_would_be_dropped_in_silence_is_refused() {
 
 #[test]
 fn a_stream_that_lost_what_it_had_confirmed_is_refused() {
-    let Some(streams) = Streams::get("lost") else {
+    let Some(shared) = Shared::get("streams-lost") else {
         return;
     };
+    let streams = Streams::of(&shared);
     let config = |holds| with_publisher(&streams, "name", holds);
     let mut program = Program::connected(config(Holds::Nothing));
     program.deliver(1..=5);
@@ -168,9 +171,10 @@ fn a_stream_that_lost_what_it_had_confirmed_is_refused() {
 
 #[test]
 fn a_stream_that_is_deleted_ends_the_session() {
-    let Some(streams) = Streams::get("deleted") else {
+    let Some(shared) = Shared::get("streams-deleted") else {
         return;
     };
+    let streams = Streams::of(&shared);
     let mut program = Program::connected(with_publisher(&streams, "name", Holds::Nothing));
     program.deliver(1..=5);
     streams.delete(ROUTE);
@@ -182,9 +186,10 @@ fn a_stream_that_is_deleted_ends_the_session() {
 /// As large as records may be, and more than `stream.frame_max`.
 #[test]
 fn a_message_may_be_larger_than_a_frame() {
-    let Some(streams) = Streams::get("large") else {
+    let Some(shared) = Shared::get("streams-large") else {
         return;
     };
+    let streams = Streams::of(&shared);
     let mut program = Program::connected(with_publisher(&streams, "name", Holds::Nothing));
     let tags =
         [(1, 10), (2, 20 << 20), (3, 10)].map(|(sequence, bytes)| program.publish(sequence, bytes));
@@ -201,9 +206,10 @@ fn a_message_may_be_larger_than_a_frame() {
 
 #[test]
 fn what_needs_an_administrator_is_permanent() {
-    let Some(streams) = Streams::get("permanent") else {
+    let Some(shared) = Shared::get("streams-permanent") else {
         return;
     };
+    let streams = Streams::of(&shared);
     let with = |change: &dyn Fn(&mut AmqpAddress)| {
         let mut config = with_publisher(&streams, "name", Holds::Nothing);
         change(&mut config.addresses[0]);
@@ -213,16 +219,17 @@ fn what_needs_an_administrator_is_permanent() {
     check_refusal(wrong_password, &["AuthenticationFailure", "password"]);
     let wrong_vhost = with(&|address| address.vhost = "nowhere".to_owned());
     check_refusal(wrong_vhost, &["nowhere", "virtual host"]);
-    streams.declare_queue(ROUTE);
+    shared.declare(ROUTE, &[]);
     let clash = streams.stream(ROUTE);
     check_refusal(with(&|_| {}), &[&clash]);
 }
 
 #[test]
 fn consumers_of_amqp_are_told_what_a_message_is() {
-    let Some(streams) = Streams::get("properties") else {
+    let Some(shared) = Shared::get("streams-properties") else {
         return;
     };
+    let streams = Streams::of(&shared);
     Program::connected(with_publisher(&streams, "name", Holds::Nothing)).deliver(1..=1);
     let [delivery] = streams.held(ROUTE).try_into().ok().unwrap();
     let properties = delivery.properties;
