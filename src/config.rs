@@ -17,6 +17,7 @@ use crate::extraction;
 use crate::fs::{self, FileSystem};
 use crate::human::{parse_bytes, parse_duration};
 use crate::message::Profile;
+use crate::rabbitmq::stream::StreamConfig;
 use crate::rabbitmq::{AmqpAddress, DeclaredQueue, QueueType, RabbitMqConfig, Topology};
 use crate::settings::{ConfigError, Setting, Value, Values};
 
@@ -40,6 +41,8 @@ pub enum BrokerConfig {
     Spool(PathBuf),
     /// To RabbitMQ.
     RabbitMq(RabbitMqConfig),
+    /// To streams of a RabbitMQ, whose publishers are known once the run is planned.
+    Stream(StreamConfig),
     /// Nowhere.
     Null,
 }
@@ -215,8 +218,18 @@ impl Config {
         let broker = broker(fs, values, is_fanout, &mut warnings)?;
         let mut extraction = extraction_options(values)?;
         extraction.announces_completion = is_fanout;
-        if let BrokerConfig::RabbitMq(rabbitmq) = &broker {
-            extraction.link.connect_timeout = connect_timeout(rabbitmq);
+        match &broker {
+            BrokerConfig::RabbitMq(RabbitMqConfig {
+                addresses,
+                connect_timeout: each,
+                ..
+            })
+            | BrokerConfig::Stream(StreamConfig {
+                addresses,
+                connect_timeout: each,
+                ..
+            }) => extraction.link.connect_timeout = connect_timeout(addresses, *each),
+            BrokerConfig::Spool(_) | BrokerConfig::Null => {}
         }
         let record_bytes_max = bounded_bytes(values, "record-bytes-max")?;
         let transcode_threads = number(values, "transcode-threads", 0, TRANSCODE_THREADS_MAX)?;
@@ -272,11 +285,11 @@ fn extraction_options(values: &Values) -> Result<extraction::Options, ConfigErro
 }
 
 /// Every address has its own time-out; the state machine must not give up before the last.
-fn connect_timeout(rabbitmq: &RabbitMqConfig) -> Duration {
-    let addresses = u32::try_from(rabbitmq.addresses.len()).unwrap_or(u32::MAX);
-    let all = rabbitmq.connect_timeout.saturating_mul(addresses);
+fn connect_timeout(addresses: &[AmqpAddress], each: Duration) -> Duration {
+    let addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let all = each.saturating_mul(addresses);
     let default = extraction::Options::default().link.connect_timeout;
-    default.max(all + rabbitmq.connect_timeout)
+    default.max(all + each)
 }
 
 // The broker.
@@ -289,14 +302,23 @@ fn broker(
 ) -> Result<BrokerConfig, ConfigError> {
     let value = required(values, "broker");
     let urls = split_urls(&value.text);
-    let is_amqp = |url: &&str| url.starts_with("amqp://") || url.starts_with("amqps://");
-    if urls.iter().all(is_amqp) {
-        let addresses = urls
-            .iter()
+    let is_of = |schemes: [&str; 2]| {
+        let is_one = |url: &&str| schemes.iter().any(|scheme| url.starts_with(scheme));
+        urls.iter().all(is_one)
+    };
+    let mut addresses = || {
+        let addresses = urls.iter();
+        addresses
             .map(|url| address(fs, values, value, url, warnings))
-            .collect::<Result<_, _>>()?;
-        let config = rabbitmq(fs, values, addresses, is_fanout)?;
+            .collect::<Result<Vec<_>, _>>()
+    };
+    if is_of(["amqp://", "amqps://"]) {
+        let config = rabbitmq(fs, values, addresses()?, is_fanout)?;
         return Ok(BrokerConfig::RabbitMq(config));
+    }
+    if is_of(["rabbitmq-stream://", "rabbitmq-stream+tls://"]) {
+        let config = stream(fs, values, addresses()?, is_fanout)?;
+        return Ok(BrokerConfig::Stream(config));
     }
     let &[url] = urls.as_slice() else {
         return Err(value.error("only addresses of one RabbitMQ cluster can be several"));
@@ -305,8 +327,8 @@ fn broker(
         Some(("file", path)) => spool_directory(fs, value, path).map(BrokerConfig::Spool),
         Some(("null", "" | "//")) => Ok(BrokerConfig::Null),
         _ => Err(value.error(format!(
-            "`{}` is no broker; write file:DIR, amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://.. \
-             or null:",
+            "`{}` is no broker; write file:DIR, amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://.., \
+             rabbitmq-stream://.., rabbitmq-stream+tls://.. or null:",
             mask_url(url)
         ))),
     }
@@ -314,7 +336,14 @@ fn broker(
 
 /// Splits at commas in front of a scheme; a comma elsewhere may be part of a password.
 fn split_urls(text: &str) -> Vec<&str> {
-    const SCHEMES: [&str; 4] = ["amqp://", "amqps://", "file:", "null:"];
+    const SCHEMES: [&str; 6] = [
+        "amqp://",
+        "amqps://",
+        "rabbitmq-stream://",
+        "rabbitmq-stream+tls://",
+        "file:",
+        "null:",
+    ];
     let mut urls = Vec::new();
     let mut rest = text;
     let mut from = 0;
@@ -343,7 +372,7 @@ fn address(
         .map_err(|error| value.error(format!("{error}")))?;
     if let Some(odd) = address.host.find([',', ' ', '@']) {
         return Err(value.error(format!(
-            "`{}` is no host; write amqp:// or amqps:// in front of every address",
+            "`{}` is no host; write the scheme, like amqp://, in front of every address",
             &address.host[odd..]
         )));
     }
@@ -419,14 +448,9 @@ fn rabbitmq(
     is_fanout: bool,
 ) -> Result<RabbitMqConfig, ConfigError> {
     let mut config = RabbitMqConfig::new(addresses);
-    let prefix = required(values, "exchange-prefix");
-    if prefix.text.is_empty() || prefix.text.len() > 200 {
-        return Err(prefix.error("write a prefix of 1 to 200 bytes"));
-    }
+    let prefix = prefix(values)?;
     config.topology = match is_fanout {
-        true => Topology::Fanout {
-            prefix: prefix.text.clone(),
-        },
+        true => Topology::Fanout { prefix },
         false => Topology::topic(),
     };
     if let Some(value) = values.get("declare-queues") {
@@ -440,14 +464,46 @@ fn rabbitmq(
             });
         }
     }
-    if let Some(value) = values.get("ca-file") {
-        let pem = read_text(fs, value)?;
-        if !pem.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(value.error(format!("{} holds no certificate in PEM form", value.text)));
-        }
-        config.ca_certificates = Some(pem);
-    }
+    config.ca_certificates = ca_certificates(fs, values)?;
     Ok(config)
+}
+
+fn stream(
+    fs: &dyn FileSystem,
+    values: &Values,
+    addresses: Vec<AmqpAddress>,
+    is_fanout: bool,
+) -> Result<StreamConfig, ConfigError> {
+    if let Some(value) = values.get("declare-queues") {
+        return Err(value.error("streams have no queues; leave it out"));
+    }
+    if !is_fanout {
+        let value = required(values, "topology");
+        return Err(value.error("there is a stream for each kind; leave it out"));
+    }
+    let mut config = StreamConfig::new(addresses);
+    config.prefix = prefix(values)?;
+    config.ca_certificates = ca_certificates(fs, values)?;
+    Ok(config)
+}
+
+fn prefix(values: &Values) -> Result<String, ConfigError> {
+    let prefix = required(values, "exchange-prefix");
+    match prefix.text.len() {
+        1..=200 => Ok(prefix.text.clone()),
+        _ => Err(prefix.error("write a prefix of 1 to 200 bytes")),
+    }
+}
+
+fn ca_certificates(fs: &dyn FileSystem, values: &Values) -> Result<Option<String>, ConfigError> {
+    let Some(value) = values.get("ca-file") else {
+        return Ok(None);
+    };
+    let pem = read_text(fs, value)?;
+    match pem.contains("-----BEGIN CERTIFICATE-----") {
+        true => Ok(Some(pem)),
+        false => Err(value.error(format!("{} holds no certificate in PEM form", value.text))),
+    }
 }
 
 /// The directory of `file:DIR` or `file:///DIR`; it is made when the spool is opened.

@@ -33,6 +33,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::broker::{Command, Disconnect, Event, Message, Subject, Tag};
+use crate::claims::Claims;
 use crate::dead_letter::DeadLetter;
 use crate::dump::{Dump, Kind, Version};
 use crate::link::{Expired, Link, LinkOptions};
@@ -289,6 +290,7 @@ pub struct Extraction {
     phase: Phase,
     window: Window,
     link: Link,
+    claims: Claims,
     saves: Saves,
     notices: VecDeque<Notice>,
     /// Commands that come before anything else.
@@ -374,6 +376,7 @@ impl Extraction {
         let window = Window::new(options.window_messages, options.window_bytes);
         let epoch = unix.saturating_sub(now.since(Instant::ORIGIN));
         let mut extraction = Self {
+            claims: Claims::new(&plan),
             options,
             version: plan.version,
             paths: plan.paths,
@@ -880,7 +883,7 @@ impl Extraction {
         }
         // The announcements are more than a very small window holds.
         let in_flight = self.window.in_flight();
-        let has_room = in_flight < self.options.window_messages;
+        let has_room = in_flight < self.options.window_messages && self.claims.may_publish();
         if has_room && self.link.may_publish(now, in_flight) {
             self.attempts += 1;
             let tag = Tag(self.attempts);
@@ -895,6 +898,9 @@ impl Extraction {
             Event::Connected(session) if self.link.is_current(session) => {
                 if self.link.connected() {
                     self.notices.push_back(Notice::Connected);
+                    if self.claims.connected(&mut self.marker) {
+                        self.saves.request();
+                    }
                 }
             }
             Event::Disconnected(session, disconnect) if self.link.is_current(session) => {
@@ -1013,6 +1019,7 @@ impl Extraction {
         let publishing = &mut self.marker.publishing_phase;
         publishing.last_amqp_heartbeat = last_confirm.or(publishing.last_amqp_heartbeat.take());
         self.marker.summarize(&self.version);
+        self.claims.save_begun();
         let begun = self.saves.begin(&self.paths);
         let save = Save::new(&self.paths, begun.number, &self.marker, begun.dead_letters);
         save.with_seek_points(begun.seek_points)
@@ -1030,6 +1037,7 @@ impl Extraction {
     fn saved(&mut self, now: Instant, result: &Result<(), SaveError>) {
         let is_recovered = self.saves.is_failing() && result.is_ok();
         let retry = self.saves.end(now, result);
+        self.claims.save_ended(result.is_ok());
         if is_recovered {
             self.notices.push_back(Notice::SaveRecovered);
         }

@@ -46,7 +46,8 @@ pub fn fetch(config: &DownloadConfig, telemetry: &Telemetry) -> Result<Version, 
     let fs = OsFileSystem;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut sleeper = Sleeper::new(Arc::clone(&clock));
-    let stop = StopSignals::take(sleeper.waker()).map_err(FetchError::Signals)?;
+    let stop = StopSignals::take().map_err(FetchError::Signals)?;
+    stop.wake(sleeper.waker());
     let directory = &config.directory;
     create(&fs, directory)?;
     let state = config.state_directory.as_ref().unwrap_or(directory);

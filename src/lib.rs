@@ -34,6 +34,7 @@ pub mod marker;
 pub mod download;
 pub mod plan;
 
+pub mod claims;
 pub mod link;
 pub mod saves;
 pub mod window;

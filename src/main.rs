@@ -162,7 +162,7 @@ fn retry(flags: &Flags, record: Option<u64>, xml: Option<PathBuf>) -> anyhow::Re
     let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let owner = run::owner(&*fs, &*clock);
-    let mut broker = run::broker(&config, &fs, &clock, &owner);
+    let mut broker = run::broker(&config, Vec::new(), &fs, &clock, &owner);
     let outside = letters::Outside {
         fs: &*fs,
         clock: &*clock,

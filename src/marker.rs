@@ -194,6 +194,9 @@ pub struct FileProgress {
     /// Where to go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// Under which name the messages are published, if the broker recognises repeats by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<Publisher>,
     /// The records that were dead letters and were published after all, in that order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dead_letters_published: Vec<u64>,
@@ -212,6 +215,37 @@ pub struct Checkpoint {
     /// Where it stands.
     #[serde(flatten)]
     pub frontier: Frontier,
+}
+
+/// Whose messages a dump's are, to a broker that drops what it has already from the same publisher.
+///
+/// One publisher numbers the same messages in the same way whenever it runs; whatever changes that
+/// makes another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publisher {
+    /// The bytes that the messages are made of.
+    pub fingerprint: Fingerprint,
+    /// Tells apart the publishers of the same bytes: 1 for the first, later ones have the time of
+    /// their beginning, in Unix seconds.
+    pub generation: u64,
+    /// Everything else that decides which records become messages, as a text to compare.
+    pub rules: String,
+    /// The sequence number before that of its first message.
+    pub after: u64,
+    /// Whether the broker has said that it holds nothing of this publisher, before it published
+    /// anything. Nothing is published until this is saved.
+    pub is_claimed: bool,
+}
+
+impl Publisher {
+    /// The name, at most 255 bytes; differs between kinds, versions, bytes and generations.
+    pub fn name(&self, version: &Version, kind: Kind) -> String {
+        let bytes = hex(&Sha256::digest(self.fingerprint.0.as_bytes())[..8]);
+        format!(
+            "discogs-extractor-{version}-{kind}-{}-{bytes}",
+            self.generation
+        )
+    }
 }
 
 /// How far a dump is settled, and the totals up to there.

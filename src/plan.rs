@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use crate::dump::{Dump, Selection, Version};
 use crate::fs::{FileSystem, Lock};
-use crate::marker::{self, Checkpoint, FileProgress, Frontier, Marker, Paths, Status};
+use crate::marker::{self, Checkpoint, FileProgress, Frontier, Marker, Paths, Publisher, Status};
 use crate::seek_point::SeekPoint;
 use crate::source;
 
@@ -162,6 +162,52 @@ pub fn plan(
     })
 }
 
+/// Gives every dump of the plan a publisher, for a broker that recognises repeats by it.
+///
+/// | the marker knows | then |
+/// |---|---|
+/// | no publisher of these bytes | the first generation |
+/// | one, and the user forces another extraction | a new generation |
+/// | one with other rules | a new generation, which may repeat what comes after the checkpoint |
+/// | one | the same |
+///
+/// The first generation is always the same, so that who has lost the state finds that the broker
+/// holds messages of it, and is refused instead of having everything dropped in silence. For a new
+/// one, without state to count from, there is only the time: `unix_seconds`.
+pub fn assign_publishers(plan: &mut Plan, rules: &str, is_forced: bool, unix_seconds: u64) {
+    for planned in &plan.dumps {
+        let name = planned.dump.file_name();
+        let entry = plan.marker.file_mut(&name);
+        let checkpoint = &planned.checkpoint;
+        let known = entry
+            .publisher
+            .take()
+            .filter(|known| known.fingerprint == checkpoint.fingerprint);
+        let is_same_rules = known.as_ref().is_none_or(|known| known.rules == rules);
+        entry.publisher = Some(match known {
+            Some(known) if is_same_rules && !is_forced => known,
+            known => Publisher {
+                fingerprint: checkpoint.fingerprint.clone(),
+                generation: match known {
+                    Some(known) => unix_seconds.max(known.generation + 1),
+                    None if is_forced => unix_seconds,
+                    None => 1,
+                },
+                rules: rules.to_owned(),
+                after: checkpoint.frontier.messages,
+                is_claimed: false,
+            },
+        });
+        if !is_same_rules && !is_forced {
+            plan.warnings.push(format!(
+                "{name} was begun with other settings, or by another version of this program: what \
+                 comes after record {} may be in the stream twice",
+                checkpoint.frontier.record
+            ));
+        }
+    }
+}
+
 /// Where a run would go on in `dump`, of which the marker says `entry`; `None` if it would skip it.
 /// Only reads.
 ///
@@ -176,12 +222,16 @@ pub fn checkpoint(
     Ok(decided.checkpoint)
 }
 
-/// Forgets what was done of `dumps`. The original start stays while another dump is completed:
-/// consumers delete what is older.
+/// Forgets what was done of `dumps`, but not who published it. The original start stays while another
+/// dump is completed: consumers delete what is older.
 fn forget(marker: &mut Marker, dumps: &[Dump]) {
     let processing = &mut marker.processing_phase;
     for dump in dumps {
-        processing.progress_by_file.remove(&dump.file_name());
+        let forgotten = processing.progress_by_file.remove(&dump.file_name());
+        if let Some(publisher) = forgotten.and_then(|file| file.publisher) {
+            let file = processing.progress_by_file.entry(dump.file_name());
+            file.or_default().publisher = Some(publisher);
+        }
     }
     let mut others = processing.progress_by_file.values();
     if !others.any(|file| file.status == Status::Completed) {
@@ -207,6 +257,7 @@ fn begun(entry: FileProgress, checkpoint: &Checkpoint) -> FileProgress {
         completed_at: entry.completed_at.filter(|_| is_resumed),
         source_checksum: None,
         checkpoint: is_resumed.then(|| checkpoint.clone()),
+        publisher: entry.publisher,
         dead_letters_published: Vec::new(),
         unknown: entry.unknown,
     }

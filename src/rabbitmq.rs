@@ -26,25 +26,25 @@ mod address;
 mod failure;
 mod link;
 mod properties;
+pub mod stream;
 mod unanswered;
+mod worker;
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::ErrorKind;
-use tokio::runtime::Builder;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
 pub use self::address::{AddressError, AmqpAddress, Scheme};
 use self::link::Link;
 use self::unanswered::Unanswered;
-use crate::broker::{Broker, Command, Disconnect, Event, Session, Waker};
+use self::worker::{Client, Commands, Protocol, Reach, refuse};
+use crate::broker::{Broker, Command, Disconnect, Event, Waker};
 use crate::dump::Kind;
-use crate::queue::{EventQueue, EventSender, queue};
+use crate::queue::EventSender;
 use crate::time::{Clock, Instant};
 
 /// The most bytes that the protocol allows in the name of an exchange or a queue.
@@ -80,10 +80,16 @@ impl RabbitMqConfig {
         }
     }
 
-    /// Whether there is an address, and every name is short enough for the protocol.
+    /// Whether the addresses are of this protocol, and every name is short enough for it.
     fn check(&self) -> Result<(), String> {
-        if self.addresses.is_empty() {
-            return Err("no address of a RabbitMQ is configured".to_owned());
+        if self
+            .addresses
+            .iter()
+            .any(|address| address.scheme.is_stream())
+        {
+            return Err(
+                "an address of the stream protocol was given to AMQP; write amqp://".to_owned(),
+            );
         }
         let queues = self
             .queues
@@ -175,66 +181,31 @@ impl QueueType {
 
 /// A RabbitMQ. Dropping it closes the connection and waits for the thread to end, at most for
 /// the close time-out.
-pub struct RabbitMq {
-    /// `None` only while dropping, which tells the thread to end.
-    commands: Option<UnboundedSender<Command>>,
-    events: EventQueue,
-    sender: EventSender,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct RabbitMq(Client);
 
 impl RabbitMq {
     /// Starts the thread, which connects only when told to. Deadlines are those of `clock`.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the adapter of `Broker` to lapin, which is asynchronous"
-    )]
     pub fn new(config: RabbitMqConfig, clock: Arc<dyn Clock>) -> Self {
-        let (commands, received) = unbounded_channel();
-        let (sender, events) = queue(clock);
-        let worker = Worker {
-            config,
-            commands: received,
-            events: sender.clone(),
-            next_address: 0,
+        let reach = Reach {
+            addresses: config.addresses.clone(),
+            connect_timeout: config.connect_timeout,
+            close_timeout: config.close_timeout,
         };
-        let thread = std::thread::Builder::new()
-            .name("rabbitmq".to_owned())
-            .spawn(move || worker.run())
-            .expect("the system has room for one more thread");
-        Self {
-            commands: Some(commands),
-            events,
-            sender,
-            thread: Some(thread),
-        }
+        Self(Client::new(reach, Amqp(config), clock))
     }
 }
 
 impl Broker for RabbitMq {
     fn submit(&mut self, command: Command) {
-        let commands = self.commands.as_ref().expect("set until dropped");
-        let sent = commands.send(command);
-        // Otherwise the program would wait for an answer that nobody gives.
-        assert!(sent.is_ok(), "the RabbitMQ thread has panicked");
+        self.0.submit(command);
     }
 
     fn poll(&mut self, deadline: Instant) -> Option<Event> {
-        self.events.poll(deadline)
+        self.0.poll(deadline)
     }
 
     fn waker(&self) -> Waker {
-        self.sender.waker()
-    }
-}
-
-impl Drop for RabbitMq {
-    fn drop(&mut self) {
-        self.commands = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic has been reported where it happened.
-            let _ = thread.join();
-        }
+        self.0.waker()
     }
 }
 
@@ -244,194 +215,96 @@ impl fmt::Debug for RabbitMq {
     }
 }
 
-/// How an attempt to connect ended.
-enum End {
-    /// No connection came about; another address may do.
-    Unconnected(Disconnect),
-    /// The session is over, by the broker, the network or the program.
-    Over(Disconnect),
-}
+/// AMQP 0-9-1.
+struct Amqp(RabbitMqConfig);
 
-/// What runs on the thread.
-struct Worker {
-    config: RabbitMqConfig,
-    commands: UnboundedReceiver<Command>,
-    events: EventSender,
-    /// The address to try next; an index that wraps around.
-    next_address: usize,
-}
+impl Protocol for Amqp {
+    type Link = (Link, AmqpAddress);
 
-impl Worker {
-    /// Serves one session after another until the program has no more commands. What arrives
-    /// between sessions, other than `Connect`, belongs to a session that is over.
-    fn run(mut self) {
-        while let Some(command) = self.commands.blocking_recv() {
-            if let Command::Connect(session) = command {
-                let disconnect = self.serve(session);
-                self.events.send(Event::Disconnected(session, disconnect));
-            }
+    fn check(&self) -> Result<(), String> {
+        self.0.check()
+    }
+
+    async fn open(&mut self, address: &AmqpAddress) -> Result<Self::Link, Disconnect> {
+        match Link::open(&self.0, address).await {
+            Ok(link) => Ok((link, address.clone())),
+            Err(error) => Err(failure::disconnect(address, &error)),
         }
     }
 
-    fn serve(&mut self, session: Session) -> Disconnect {
-        if let Err(why) = self.config.check() {
-            let permanent = true;
-            return Disconnect { why, permanent };
-        }
-        let mut failures = Vec::new();
-        for _ in 0..self.config.addresses.len() {
-            let address = self.rotate();
-            match self.attempt(session, &address) {
-                End::Unconnected(failure) => failures.push(failure),
-                End::Over(disconnect) => return disconnect,
-            }
-        }
-        combine(&failures)
-    }
-
-    fn rotate(&mut self) -> AmqpAddress {
-        let addresses = &self.config.addresses;
-        let address = addresses[self.next_address % addresses.len()].clone();
-        self.next_address = (self.next_address + 1) % addresses.len();
-        address
-    }
-
-    /// Connects to `address`, and serves the session if that succeeds.
-    fn attempt(&mut self, session: Session, address: &AmqpAddress) -> End {
-        let runtime = match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return End::Unconnected(failure::disconnect(address, &error.into())),
-        };
-        let end = runtime.block_on(self.session(session, address));
-        // A look-up of the host name may still be running, and nobody can interrupt it.
-        runtime.shutdown_background();
-        end
-    }
-
-    async fn session(&mut self, session: Session, address: &AmqpAddress) -> End {
-        let opened = {
-            let open = timeout(
-                self.config.connect_timeout,
-                Link::open(&self.config, address),
-            );
-            tokio::select! {
-                opened = open => opened,
-                () = until_asked_to_end(&mut self.commands, &self.events) => {
-                    return End::Over(on_request());
-                }
-            }
-        };
-        let mut link = match opened {
-            Ok(Ok(link)) => link,
-            Ok(Err(error)) => return End::Unconnected(failure::disconnect(address, &error)),
-            Err(_) => return End::Unconnected(self.timed_out(address)),
-        };
-        self.events.send(Event::Connected(session));
-        let end = match self.publish(&mut link).await {
-            Ok(()) => on_request(),
-            Err(error) => failure::disconnect(address, &error),
-        };
-        let _ = timeout(self.config.close_timeout, link.close()).await;
-        End::Over(end)
-    }
-
-    fn timed_out(&self, address: &AmqpAddress) -> Disconnect {
-        let limit = self.config.connect_timeout;
-        Disconnect {
-            why: format!(
-                "RabbitMQ at {address}: not ready within {limit:?}; is it reachable and running?"
-            ),
-            permanent: false,
-        }
-    }
-
-    /// Publishes and reports until the program ends the session (`Ok`) or something else does.
-    async fn publish(&mut self, link: &mut Link) -> lapin::Result<()> {
+    async fn serve(
+        &mut self,
+        (link, address): &mut Self::Link,
+        commands: &mut Commands,
+        events: &EventSender,
+    ) -> Result<(), Disconnect> {
         let mut unanswered = Unanswered::new();
-        let ended = self.exchange(link, &mut unanswered).await;
+        let ended = exchange(link, &mut unanswered, commands, events).await;
         let Err(error) = ended else {
             return Ok(());
         };
-        let error = self.root_cause(error, link).await;
+        let error = root_cause(error, link, self.0.close_timeout).await;
         if let Some((limit, why)) = failure::size_limit(&error) {
-            let events = &self.events;
             unanswered.refuse_larger(limit, &why, &mut |event| events.send(event));
         }
-        Err(error)
+        Err(failure::disconnect(address, &error))
     }
 
-    async fn exchange(
-        &mut self,
-        link: &mut Link,
-        unanswered: &mut Unanswered<lapin::Error>,
-    ) -> lapin::Result<()> {
-        let Self {
-            commands, events, ..
-        } = self;
-        loop {
-            // Confirms first, so that nothing else, least of all bad news, overtakes one.
-            tokio::select! {
-                biased;
-                () = unanswered.woken() => unanswered.sweep(&mut |event| events.send(event))?,
-                notice = link.notices.next() => match notice {
-                    Some(notice) => take_notice(notice, events)?,
-                    None => return Err(ErrorKind::InvalidConnectionState(
-                        lapin::ConnectionState::Closed,
-                    ).into()),
-                },
-                command = commands.recv() => match command {
-                    Some(Command::Publish(tag, message)) => {
-                        let id = message.id();
-                        let publication = link.publish(Arc::clone(&message), &id);
-                        unanswered.add(tag, id, message, publication);
-                    }
-                    Some(Command::Connect(second)) => refuse(second, events),
-                    Some(Command::Disconnect) | None => return Ok(()),
-                },
-            }
-        }
+    async fn close(&mut self, (link, _): Self::Link, _: &EventSender) {
+        let _ = link.close().await;
     }
+}
 
-    /// What lapin says about the connection, if `error` is only a consequence: publishing on a
-    /// channel that is already closed.
-    async fn root_cause(&self, error: lapin::Error, link: &mut Link) -> lapin::Error {
-        let is_consequence = matches!(
-            error.kind(),
-            ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_)
-        );
-        if !is_consequence {
-            return error;
-        }
-        let cause = async {
-            while let Some(notice) = link.notices.next().await {
-                if let lapin::Event::Error(cause) = notice {
-                    return Some(cause);
+async fn exchange(
+    link: &mut Link,
+    unanswered: &mut Unanswered<lapin::Error>,
+    commands: &mut Commands,
+    events: &EventSender,
+) -> lapin::Result<()> {
+    loop {
+        // Confirms first, so that nothing else, least of all bad news, overtakes one.
+        tokio::select! {
+            biased;
+            () = unanswered.woken() => unanswered.sweep(&mut |event| events.send(event))?,
+            notice = link.notices.next() => match notice {
+                Some(notice) => take_notice(notice, events)?,
+                None => return Err(ErrorKind::InvalidConnectionState(
+                    lapin::ConnectionState::Closed,
+                ).into()),
+            },
+            command = commands.recv() => match command {
+                Some(Command::Publish(tag, message)) => {
+                    let id = message.id();
+                    let publication = link.publish(Arc::clone(&message), &id);
+                    unanswered.add(tag, id, message, publication);
                 }
-            }
-            None
-        };
-        let cause = timeout(self.config.close_timeout, cause).await;
-        cause.ok().flatten().unwrap_or(error)
-    }
-}
-
-/// Waits, while there is no connection, for the wish that there be none.
-async fn until_asked_to_end(commands: &mut UnboundedReceiver<Command>, events: &EventSender) {
-    while let Some(command) = commands.recv().await {
-        match command {
-            Command::Disconnect => return,
-            Command::Connect(second) => refuse(second, events),
-            Command::Publish(..) => {}
+                Some(Command::Connect(second)) => refuse(second, events),
+                Some(Command::Disconnect) | None => return Ok(()),
+            },
         }
     }
 }
 
-fn refuse(second: Session, events: &EventSender) {
-    let disconnect = Disconnect {
-        why: "RabbitMQ is connected already; disconnect first".to_owned(),
-        permanent: true,
+/// What lapin says about the connection, if `error` is only a consequence: publishing on a
+/// channel that is already closed.
+async fn root_cause(error: lapin::Error, link: &mut Link, limit: Duration) -> lapin::Error {
+    let is_consequence = matches!(
+        error.kind(),
+        ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_)
+    );
+    if !is_consequence {
+        return error;
+    }
+    let cause = async {
+        while let Some(notice) = link.notices.next().await {
+            if let lapin::Event::Error(cause) = notice {
+                return Some(cause);
+            }
+        }
+        None
     };
-    events.send(Event::Disconnected(second, disconnect));
+    let cause = timeout(limit, cause).await;
+    cause.ok().flatten().unwrap_or(error)
 }
 
 fn take_notice(notice: lapin::Event, events: &EventSender) -> lapin::Result<()> {
@@ -442,20 +315,4 @@ fn take_notice(notice: lapin::Event, events: &EventSender) -> lapin::Result<()> 
         _ => {}
     }
     Ok(())
-}
-
-fn on_request() -> Disconnect {
-    Disconnect {
-        why: "closed on request".to_owned(),
-        permanent: false,
-    }
-}
-
-/// The failure of all addresses: permanent only if each of them is.
-fn combine(failures: &[Disconnect]) -> Disconnect {
-    let whys: Vec<_> = failures.iter().map(|failure| &*failure.why).collect();
-    Disconnect {
-        why: whys.join("; "),
-        permanent: failures.iter().all(|failure| failure.permanent),
-    }
 }

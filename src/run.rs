@@ -1,7 +1,7 @@
 //! A run: everything that the driver needs, wired together for production.
 //!
 //! ```text
-//! select ─→ broker, signals ─→ lock ─→ plan ─→ Extraction ⇄ driver ─→ summary
+//! select ─→ signals ─→ lock ─→ plan ─→ broker ─→ Extraction ⇄ driver ─→ summary
 //! ```
 //!
 //! The signals are taken before anything is planned, so that a stop request is honoured from the
@@ -26,6 +26,7 @@ use crate::plan::{self, PlanError};
 use crate::pool;
 use crate::queue::Threaded;
 use crate::rabbitmq::RabbitMq;
+use crate::rabbitmq::stream::{self, RabbitMqStream, StreamPublisher};
 use crate::record::Position;
 use crate::saver::ThreadSaver;
 use crate::seek_point::SeekPoint;
@@ -76,12 +77,17 @@ pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let selection = select(&*fs, config)?;
     let owner = owner(&*fs, &*clock);
-    let mut broker = broker(config, &fs, &clock, &owner);
-    let stop = StopSignals::take(broker.waker()).map_err(RunError::Signals)?;
+    let stop = StopSignals::take().map_err(RunError::Signals)?;
 
     let paths = Paths::new(&state_directory(config, &selection), &selection.version);
     let _lock = plan::lock(&*fs, &paths, &owner)?;
-    let plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
+    let mut plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
+    if let BrokerConfig::Stream(_) = &config.broker {
+        let unix_seconds = clock.unix().as_secs();
+        plan::assign_publishers(&mut plan, &rules(config), config.is_forced, unix_seconds);
+    }
+    let mut broker = broker(config, stream::publishers(&plan), &fs, &clock, &owner);
+    stop.wake(broker.waker());
     for warning in config.warnings.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
     }
@@ -132,6 +138,12 @@ pub fn select(fs: &dyn FileSystem, config: &Config) -> Result<dump::Selection, R
     Ok(selection)
 }
 
+/// What decides, besides the bytes of a dump, which records become messages.
+fn rules(config: &Config) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{version} {:?} {}", config.profile, config.record_bytes_max)
+}
+
 /// Where the state of `selection` is.
 pub fn state_directory(config: &Config, selection: &dump::Selection) -> PathBuf {
     let named = config.place.state_directory.clone();
@@ -147,9 +159,11 @@ pub fn source_options(config: &Config) -> source::Options {
     }
 }
 
-/// The broker that `config` names; `owner` is who writes into files of ours.
+/// The broker that `config` names; `owner` is who writes into files of ours, `publishers` who publish
+/// to streams.
 pub fn broker(
     config: &Config,
+    publishers: Vec<StreamPublisher>,
     fs: &Arc<dyn FileSystem>,
     clock: &Arc<dyn Clock>,
     owner: &str,
@@ -158,6 +172,11 @@ pub fn broker(
         BrokerConfig::Null => Box::new(Null::new(Arc::clone(clock))),
         BrokerConfig::RabbitMq(rabbitmq) => {
             Box::new(RabbitMq::new(rabbitmq.clone(), Arc::clone(clock)))
+        }
+        BrokerConfig::Stream(stream) => {
+            let mut stream = stream.clone();
+            stream.publishers = publishers;
+            Box::new(RabbitMqStream::new(stream, Arc::clone(clock)))
         }
         BrokerConfig::Spool(directory) => {
             let options = spool::Options {

@@ -114,8 +114,9 @@ pub const SETTINGS: &[Setting] = &[
         variables: &["DISCOGS_BROKER", "AMQP_CONNECTION"],
         default: "file:spool",
         heading: WHERE,
-        help: "file:DIR (JSON Lines), amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://.., or null: \
-               (nowhere); several amqp addresses are the nodes of one cluster",
+        help: "file:DIR (JSON Lines), amqp://USER:PASSWORD@HOST:PORT/VHOST, amqps://.., \
+               rabbitmq-stream://.. and rabbitmq-stream+tls://.. (streams, exactly once), or null: \
+               (nowhere); several addresses are the nodes of one cluster",
     },
     Setting {
         key: "username",
@@ -155,7 +156,7 @@ pub const SETTINGS: &[Setting] = &[
         variables: &["DISCOGS_CA_FILE"],
         default: "",
         heading: WHERE,
-        help: "Certificates (PEM) of authorities to trust for amqps, besides the system's",
+        help: "Certificates (PEM) of authorities to trust for TLS, besides the system's",
     },
     Setting {
         key: "topology",
@@ -172,7 +173,7 @@ pub const SETTINGS: &[Setting] = &[
         variables: &["DISCOGS_EXCHANGE_PREFIX"],
         default: "discogsography-discogs",
         heading: WHERE,
-        help: "What the names of the fanout exchanges begin with",
+        help: "What the names of the fanout exchanges, or of the streams, begin with",
     },
     Setting {
         key: "declare-queues",

@@ -2,7 +2,7 @@
 //! never been taken.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -19,12 +19,14 @@ use crate::time::{Clock, Instant};
 pub struct StopSignals {
     /// Set by the first signal.
     pub flag: Arc<AtomicBool>,
+    /// Ends the wait that the program is in, once that is known.
+    waker: Arc<OnceLock<Waker>>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl StopSignals {
-    /// Takes the signals; each wakes `waker` too.
+    /// Takes the signals.
     ///
     /// # Errors
     /// The operating system does not let us.
@@ -32,17 +34,20 @@ impl StopSignals {
         clippy::disallowed_methods,
         reason = "this is the adapter that hands signals to the driver"
     )]
-    pub fn take(waker: Waker) -> io::Result<Self> {
+    pub fn take() -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let handle = signals.handle();
         let flag = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&flag);
+        let waker = Arc::<OnceLock<Waker>>::default();
+        let (stop, woken) = (Arc::clone(&flag), Arc::clone(&waker));
         let work = move || {
             for signal in signals.forever() {
                 if stop.swap(true, Ordering::Relaxed) {
                     let _ = emulate_default_handler(signal);
                 }
-                waker.wake();
+                if let Some(waker) = woken.get() {
+                    waker.wake();
+                }
             }
         };
         let thread = std::thread::Builder::new()
@@ -50,9 +55,17 @@ impl StopSignals {
             .spawn(work)?;
         Ok(Self {
             flag,
+            waker,
             handle,
             thread: Some(thread),
         })
+    }
+
+    /// From now on a signal ends the wait that `waker` is of. One that came before has set the flag,
+    /// which is looked at before the first wait.
+    pub fn wake(&self, waker: Waker) {
+        // A program has one wait.
+        let _ = self.waker.set(waker);
     }
 }
 

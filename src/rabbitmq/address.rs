@@ -1,4 +1,5 @@
-//! Where a RabbitMQ is and who we are there: `amqp://user:password@host:port/vhost`.
+//! Where a RabbitMQ is and who we are there: `amqp://user:password@host:port/vhost`, or
+//! `rabbitmq-stream://..` for the stream protocol.
 //!
 //! Our own parser and not lapin's, whose type prints the password, takes `localhost` for every
 //! IPv6 address, and reads `amqp://host/` as a virtual host without a name.
@@ -13,13 +14,26 @@ pub enum Scheme {
     Amqp,
     /// Over TLS; port 5671 unless the address says otherwise.
     Amqps,
+    /// The stream protocol in the clear; port 5552 unless the address says otherwise.
+    Stream,
+    /// The stream protocol over TLS; port 5551 unless the address says otherwise.
+    StreamTls,
 }
 
 impl Scheme {
+    const ALL: [Self; 4] = [Self::Amqp, Self::Amqps, Self::Stream, Self::StreamTls];
+
+    /// Whether this is the stream protocol.
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::StreamTls)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Amqp => "amqp",
             Self::Amqps => "amqps",
+            Self::Stream => "rabbitmq-stream",
+            Self::StreamTls => "rabbitmq-stream+tls",
         }
     }
 
@@ -27,6 +41,8 @@ impl Scheme {
         match self {
             Self::Amqp => 5672,
             Self::Amqps => 5671,
+            Self::Stream => 5552,
+            Self::StreamTls => 5551,
         }
     }
 }
@@ -51,8 +67,10 @@ pub struct AmqpAddress {
 /// Why a text is not the address of a RabbitMQ. Never quotes the text, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not `amqp://` or `amqps://`.
-    #[error("the address of a RabbitMQ starts with amqp:// or amqps://")]
+    /// None of the schemes.
+    #[error(
+        "the address of a RabbitMQ starts with amqp://, amqps://, rabbitmq-stream:// or rabbitmq-stream+tls://"
+    )]
     Scheme,
     /// No host between `//` (or `@`) and `:`, `/` or the end.
     #[error(
@@ -106,7 +124,7 @@ impl FromStr for AmqpAddress {
 }
 
 fn split_scheme(text: &str) -> Result<(Scheme, &str), AddressError> {
-    [Scheme::Amqp, Scheme::Amqps]
+    Scheme::ALL
         .into_iter()
         .find_map(|scheme| {
             let rest = text.strip_prefix(scheme.name())?.strip_prefix("://")?;
@@ -249,6 +267,14 @@ mod tests {
             address(amqps, "a", 5671, "/", "guest", "guest"),
         );
         check("amqp://u:p@a:1/v", address(amqp, "a", 1, "v", "u", "p"));
+        check(
+            "rabbitmq-stream://a",
+            address(Scheme::Stream, "a", 5552, "/", "guest", "guest"),
+        );
+        check(
+            "rabbitmq-stream+tls://a",
+            address(Scheme::StreamTls, "a", 5551, "/", "guest", "guest"),
+        );
         check("amqp://u:@a", address(amqp, "a", 5672, "/", "u", ""));
         check("amqp://u@a", address(amqp, "a", 5672, "/", "u", "guest"));
         check("amqp://u:p@q@a", address(amqp, "a", 5672, "/", "u", "p@q"));

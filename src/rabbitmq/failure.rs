@@ -15,10 +15,10 @@ const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
 /// What happened, what people can do, and whether anything else can help.
-struct Diagnosis {
-    cause: String,
-    hint: &'static str,
-    permanent: bool,
+pub(super) struct Diagnosis {
+    pub(super) cause: String,
+    pub(super) hint: &'static str,
+    pub(super) permanent: bool,
 }
 
 /// The end of a connection, or of an attempt to connect, to `address` by `error`.
@@ -78,7 +78,7 @@ fn diagnose_protocol(error: &AMQPError) -> Diagnosis {
     }
 }
 
-fn diagnose_io(error: &io::Error) -> Diagnosis {
+pub(super) fn diagnose_io(error: &io::Error) -> Diagnosis {
     let cause = error.to_string();
     let is_certificate = cause.contains("certificate");
     let hint = match error.kind() {

@@ -134,6 +134,7 @@ fn uri(address: &AmqpAddress) -> AMQPUri {
         scheme: match address.scheme {
             Scheme::Amqp => AMQPScheme::AMQP,
             Scheme::Amqps => AMQPScheme::AMQPS,
+            Scheme::Stream | Scheme::StreamTls => unreachable!("checked before each session"),
         },
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo {

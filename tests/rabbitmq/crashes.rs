@@ -17,11 +17,11 @@ use crate::trial::{REPEATS_PER_CRASH, Trial};
 use crate::verdict::{Order, Verdict};
 use crate::watch::look_until;
 
-const KILLS: u64 = 25;
+pub(crate) const KILLS: u64 = 25;
 /// Every so many kills the RabbitMQ is killed as well.
-const BROKER_EVERY: u64 = 6;
+pub(crate) const BROKER_EVERY: u64 = 6;
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("RABBITMQ_TEST_SEED").ok();
     given.map_or_else(
         || SystemClock::new().unix().as_secs(),

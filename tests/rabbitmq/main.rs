@@ -7,7 +7,8 @@
 //!   makes, else `rabbitmq:4`. Nothing is left behind, however the tests end (`docker.rs`).
 //! - `RABBITMQ_TEST_URL`, for example `amqp://guest:guest@localhost:5672`, names one to use in place
 //!   of the shared container. Exchanges and queues are created there, and deleted again.
-//!   `RABBITMQ_TEST_CTL` is the command that runs its `rabbitmqctl`, for tests that set limits and
+//!   Its plugin `rabbitmq_stream` listens on the same host, on the port `RABBITMQ_TEST_STREAM_PORT`, 5552
+//!   if that is not set. `RABBITMQ_TEST_CTL` is the command that runs its `rabbitmqctl`, for tests that set limits and
 //!   alarms, which everybody on that RabbitMQ feels.
 //! - Tests for which there is neither say so and pass, unless `REQUIRE_DOCKER=1`.
 //!
@@ -37,6 +38,7 @@ mod network;
 mod node;
 mod shared;
 mod site;
+mod streams;
 mod tls;
 
 mod trial;

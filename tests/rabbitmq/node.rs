@@ -12,6 +12,8 @@ use crate::watch;
 pub(crate) const AMQP_PORT: u16 = 5672;
 /// The same over TLS, where that is configured.
 pub(crate) const AMQPS_PORT: u16 = 5671;
+/// The port of the stream protocol.
+pub(crate) const STREAM_PORT: u16 = 5552;
 
 /// `rabbitmqctl`, as words separated by spaces.
 #[derive(Clone, Debug)]
@@ -68,7 +70,13 @@ pub(crate) struct Node {
 impl Node {
     /// A new one, or `None`, said aloud, if there is no Docker.
     pub(crate) fn start() -> Option<Self> {
-        docker::answers().then(|| Self::with(docker::request(&[AMQP_PORT])))
+        docker::answers().then(|| {
+            let node = Self::with(docker::request(&[AMQP_PORT, STREAM_PORT]));
+            // The public image has it, and does not start it by itself.
+            let id = node.container.id();
+            docker::docker(&["exec", id, "rabbitmq-plugins", "enable", "rabbitmq_stream"]);
+            node
+        })
     }
 
     /// A new one as requested; its AMQP port has to be among the ports.
@@ -82,6 +90,11 @@ impl Node {
     pub(crate) fn url(&self) -> String {
         let port = self.container.port(AMQP_PORT);
         format!("amqp://guest:guest@127.0.0.1:{port}")
+    }
+
+    /// Where it speaks the stream protocol on this machine; somewhere else after each start.
+    pub(crate) fn stream_port(&self) -> u16 {
+        self.container.port(STREAM_PORT)
     }
 
     /// Starts it after a kill, and waits until it takes connections.

@@ -5,11 +5,12 @@ use std::process;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::administrator::Administrator;
-use crate::node::{Control, Node};
+use crate::node::{Control, Node, STREAM_PORT};
 
 /// The shared RabbitMQ.
 struct Server {
     url: String,
+    stream_port: u16,
     control: Option<Control>,
     /// Kept for its container; the reaper removes it when the process ends.
     _node: Option<Node>,
@@ -21,13 +22,16 @@ impl Server {
         let Some(url) = variable("RABBITMQ_TEST_URL") else {
             return Node::start().map(|node| Self {
                 url: node.url(),
+                stream_port: node.stream_port(),
                 control: Some(node.control.clone()),
                 _node: Some(node),
             });
         };
         let control = variable("RABBITMQ_TEST_CTL").map(Control);
+        let stream_port = variable("RABBITMQ_TEST_STREAM_PORT");
         Some(Self {
             url,
+            stream_port: stream_port.map_or(STREAM_PORT, |port| port.parse().unwrap()),
             control,
             _node: None,
         })
@@ -50,6 +54,8 @@ enum Lease {
 /// The shared RabbitMQ, as a test uses it; the test's exchanges and queues are deleted at its end.
 pub(crate) struct Shared {
     administrator: Administrator,
+    /// Where it speaks the stream protocol.
+    pub(crate) stream_port: u16,
     _lease: Lease,
 }
 
@@ -78,6 +84,7 @@ impl Shared {
         administrator.clean();
         Self {
             administrator,
+            stream_port: server.stream_port,
             _lease: lease,
         }
     }
