@@ -49,7 +49,8 @@ fn a_program_that_is_killed_goes_on_where_it_was() {
     }
     repeats_of(&mut trial, |trial| trial.start().ends(0));
     println!("observed: program killed {KILLS} times: at most {largest} repeats for each");
-    trial.is(&Verdict::new(Order::Strict));
+    // The kills of the RabbitMQ are why it is not the strict one.
+    trial.is(&Verdict::new(Order::WithinWindow));
 }
 
 /// How much a life repeats; no more than the crash before it and its own lost connections explain.

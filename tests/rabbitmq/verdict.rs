@@ -15,9 +15,9 @@ use crate::site::{DATASET, VERSION, WINDOW};
 pub(crate) enum Order {
     /// That of the records.
     Strict,
-    /// That of the records, but for messages that the broker turned down: they come after those
-    /// behind them that it took, so at most a window too late.
-    TurnedDown,
+    /// That of the records, but for messages that the broker turned down, or had not confirmed when
+    /// it was killed: it may have kept those behind them. So they come at most a window too late.
+    WithinWindow,
 }
 
 /// What consumers of a version expect.
@@ -60,7 +60,7 @@ impl Verdict {
         assert_eq!(actual.len(), expected.len(), "{kind}: nothing else");
         let slack = match self.order {
             Order::Strict => 0,
-            Order::TurnedDown => WINDOW as usize,
+            Order::WithinWindow => WINDOW as usize,
         };
         for (place, id) in expected.iter().enumerate() {
             let is_end = place + 2 >= expected.len();
@@ -141,18 +141,18 @@ fn accepts(order: Order, change: impl FnOnce(&mut Vec<Delivery>)) -> bool {
 
 #[test]
 fn what_is_lost_or_wrong_or_out_of_order_is_found() {
-    let (strict, turned_down) = (Order::Strict, Order::TurnedDown);
+    let (strict, within_window) = (Order::Strict, Order::WithinWindow);
     assert!(accepts(strict, |_| ()));
     let repeat = |all: &mut Vec<Delivery>| all.insert(20, all[10].clone());
     assert!(accepts(strict, repeat));
-    assert!(accepts(turned_down, |all| all.swap(10, 20)));
+    assert!(accepts(within_window, |all| all.swap(10, 20)));
 
     assert!(!accepts(strict, |all| drop(all.remove(10))));
     assert!(!accepts(strict, |all| drop(all.pop())));
     assert!(!accepts(strict, |all| all.swap(10, 11)));
-    assert!(!accepts(turned_down, |all| all.swap(10, 1_000)));
+    assert!(!accepts(within_window, |all| all.swap(10, 1_000)));
     let end_too_early = |all: &mut Vec<Delivery>| all.swap(1_999, 2_000);
-    assert!(!accepts(turned_down, end_too_early));
+    assert!(!accepts(within_window, end_too_early));
     assert!(!accepts(strict, |all| all[10].body = b"{}".to_vec()));
     assert!(!accepts(strict, |all| all.push(Delivery {
         id: "?".to_owned(),

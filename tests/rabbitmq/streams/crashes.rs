@@ -88,7 +88,7 @@ fn a_program_that_is_killed_repeats_nothing() {
             trial.network.arrived() >= until
         });
         if kill % BROKER_EVERY == 0 {
-            node.kill();
+            node.container.kill();
         }
         run.kill();
         if kill % BROKER_EVERY == 0 {
