@@ -39,7 +39,11 @@ impl Server {
 
     fn get() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-        SERVER.get_or_init(Self::find).as_ref()
+        let server = SERVER.get_or_init(Self::find).as_ref();
+        if server.is_none() {
+            println!("skipped, because there is neither RABBITMQ_TEST_URL nor a Docker daemon");
+        }
+        server
     }
 }
 
