@@ -21,6 +21,8 @@ use crate::watch;
 const LABEL: &str = "discogs-extractor-test";
 /// What is pulled if there is no local image.
 const PUBLIC_IMAGE: (&str, &str) = ("rabbitmq", "4");
+/// What it starts beside AMQP.
+const PLUGINS: &[u8] = b"[rabbitmq_stream].\n";
 /// A pull included.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -72,6 +74,7 @@ pub(crate) fn request(ports: &[u16]) -> ContainerRequest<GenericImage> {
     image
         .with_wait_for(ready)
         .with_startup_timeout(START_TIMEOUT)
+        .with_copy_to("/etc/rabbitmq/enabled_plugins", PLUGINS.to_vec())
         .with_label(LABEL, process())
 }
 

@@ -70,13 +70,7 @@ pub(crate) struct Node {
 impl Node {
     /// A new one, or `None`, said aloud, if there is no Docker.
     pub(crate) fn start() -> Option<Self> {
-        docker::answers().then(|| {
-            let node = Self::with(docker::request(&[AMQP_PORT, STREAM_PORT]));
-            // The public image has it, and does not start it by itself.
-            let id = node.container.id();
-            docker::docker(&["exec", id, "rabbitmq-plugins", "enable", "rabbitmq_stream"]);
-            node
-        })
+        docker::answers().then(|| Self::with(docker::request(&[AMQP_PORT, STREAM_PORT])))
     }
 
     /// A new one as requested; its AMQP port has to be among the ports.
