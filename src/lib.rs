@@ -25,8 +25,9 @@ pub mod xml;
 
 pub mod message;
 
-pub mod pool;
 pub mod source;
+
+pub mod pool;
 
 pub mod dead_letter;
 pub mod marker;

@@ -24,7 +24,7 @@
 //! | text, or a second element, beside the record's element | [`Malformed`] |
 //! | elements nested deeper than 256 | [`Malformed`]: the stack stays bounded |
 //!
-//! Records without anything unusual are read by [`plain`], all others here, with an XML library: it
+//! Records without anything unusual are read by `plain`, all others here, with an XML library: it
 //! decides what is right. The tokenizer, and what iterates over the attributes of a tag, are all that
 //! knows which library it is.
 

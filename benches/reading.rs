@@ -1,0 +1,129 @@
+//! From a dump file to its messages: each step alone, all together, and what they are held against.
+
+#![expect(clippy::unwrap_used, reason = "a bench that can't run fails")]
+
+mod support;
+
+use std::hint::black_box;
+use std::io::{BufReader, Read};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use discogs_extractor::dump::Kind;
+use discogs_extractor::gzip::GzipReader;
+use discogs_extractor::message::{Profile, Reading, Transcoder};
+use discogs_extractor::pool::pooled;
+use discogs_extractor::record::Position;
+use discogs_extractor::source::{self, Item};
+use flate2::bufread::GzDecoder;
+use support::{Corpus, split, tree};
+
+const PIECE: usize = 128 * 1024;
+
+/// Each step of every kind of dump. `limit` is inflating alone, with the same library; `tree` is a
+/// tree of values per record, inflated and split by us.
+fn reading(criterion: &mut Criterion) {
+    for kind in Kind::ALL {
+        let corpus = Corpus::new(kind);
+        let xml = corpus.xml();
+        let mut group = criterion.benchmark_group(kind.to_string());
+        group.sample_size(10);
+        group.throughput(Throughput::Bytes(corpus.xml_bytes));
+        group.bench_function("limit", |bencher| {
+            bencher.iter(|| {
+                let mut decoder = GzDecoder::new(BufReader::with_capacity(PIECE, corpus.file()));
+                let mut piece = vec![0; PIECE];
+                while decoder.read(&mut piece).unwrap() > 0 {}
+            });
+        });
+        group.bench_function("inflate", |bencher| {
+            bencher.iter(|| {
+                let mut reader = GzipReader::new(Box::new(corpus.file()), PIECE, 1 << 20);
+                let mut piece = vec![0; PIECE];
+                while reader.read(&mut piece).unwrap() > 0 {}
+            });
+        });
+        group.bench_function("split", |bencher| {
+            bencher.iter(|| split(kind, &xml, |record| assert!(!black_box(record).is_empty())));
+        });
+        for (name, reading) in [
+            ("transcode", Reading::Fast),
+            ("reference", Reading::Reference),
+        ] {
+            let mut transcoder = Transcoder::with_reading(kind, Profile::Normalised, reading);
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    split(kind, &xml, |record| {
+                        drop(black_box(transcoder.transcode(record)));
+                    });
+                });
+            });
+        }
+        group.bench_function("tree", |bencher| {
+            bencher.iter(|| {
+                let xml = corpus.xml();
+                split(kind, &xml, |record| {
+                    drop(black_box(tree::transcode(
+                        kind,
+                        str::from_utf8(record).unwrap(),
+                    )));
+                });
+            });
+        });
+        for threads in [0, 1, 2] {
+            group.bench_function(format!("source-{threads}"), |bencher| {
+                bencher.iter(|| {
+                    let source = corpus.source(Position::START, None);
+                    match threads {
+                        0 => source::threaded(source).count(),
+                        threads => pooled(source, threads).count(),
+                    }
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// The first message after a resume at so many hundredths of the releases, by way of a seek point.
+fn resume(criterion: &mut Criterion) {
+    let corpus = Corpus::new(Kind::Releases);
+    let items = corpus
+        .source(Position::START, None)
+        .filter_map(|read| match read {
+            Ok(source::Read::Item(item)) => Some(item),
+            _ => None,
+        });
+    // Positions and points only: the messages of a dump need not fit into memory.
+    let places: Vec<_> = items
+        .map(
+            |Item {
+                 position,
+                 seek_point,
+                 ..
+             }| (position, seek_point),
+        )
+        .collect();
+    let mut group = criterion.benchmark_group("resume");
+    group.sample_size(10);
+    for hundredths in [1, 50, 99] {
+        let index = places.len() * hundredths / 100;
+        let from = places[index].0;
+        let point = places[..index]
+            .iter()
+            .rev()
+            .find_map(|(_, point)| point.clone());
+        group.bench_function(hundredths.to_string(), |bencher| {
+            bencher.iter(|| {
+                let point = point.as_deref().cloned();
+                pooled(corpus.source(from, point), 2)
+                    .find(|read| matches!(read, Ok(source::Read::Item(_))))
+                    .unwrap()
+                    .unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, reading, resume);
+criterion_main!(benches);
