@@ -25,9 +25,9 @@ const MAP: u8 = 0xd1;
 pub(super) fn encode(message: &Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(message.body.len() + 512);
     section(&mut bytes, PROPERTIES);
-    compound(&mut bytes, LIST, properties(message));
+    compound(&mut bytes, LIST, &properties(message));
     section(&mut bytes, APPLICATION_PROPERTIES);
-    compound(&mut bytes, MAP, application_properties(message));
+    compound(&mut bytes, MAP, &application_properties(message));
     section(&mut bytes, DATA);
     bytes.extend(variable(BINARY, &message.body));
     bytes
@@ -85,7 +85,7 @@ fn variable(code: u8, value: &[u8]) -> Vec<u8> {
     [&[code], length(value.len()).as_slice(), value].concat()
 }
 
-fn compound(bytes: &mut Vec<u8>, code: u8, items: Vec<Vec<u8>>) {
+fn compound(bytes: &mut Vec<u8>, code: u8, items: &[Vec<u8>]) {
     let count = length(items.len());
     let content = items.concat();
     bytes.push(code);
