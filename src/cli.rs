@@ -9,7 +9,9 @@ use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, value_parser,
 };
 
-use crate::settings::{DEFAULT_FILE, DOWNLOAD, Flags, Form, LOG, PLACE, SETTINGS, Setting};
+use crate::settings::{
+    DEFAULT_FILE, DOWNLOAD, FOLLOW, Flags, Form, LOG, ONCE, PLACE, SETTINGS, Setting,
+};
 
 const ABOUT: &str = "\
 Publishes the monthly Discogs dumps record by record to a message broker. After any crash, \
@@ -21,6 +23,7 @@ Examples:
   discogs-extractor run /data --broker amqp://rabbit --password-file /run/secrets/rabbit
   discogs-extractor run /data --kinds labels --broker null: --state-dir /tmp
   discogs-extractor download /data                   the newest version, from the public host
+  discogs-extractor follow /data --broker amqp://rabbit --keep 2
   discogs-extractor status /data --json
   discogs-extractor check /data --sample 3           would a run succeed, and what would it publish
 
@@ -57,6 +60,8 @@ pub enum Task {
     Run(RunFlags),
     /// Download the newest version, or what is missing of it
     Download(DownloadFlags),
+    /// Download and run, then look for a new version now and then, until stopped
+    Follow(FollowFlags),
     /// Show how far a version is, also while it runs
     Status {
         /// Which version.
@@ -147,6 +152,10 @@ pub struct OfRun;
 #[derive(Clone, Debug, Default)]
 pub struct OfDownload;
 
+/// What has a meaning over many versions.
+#[derive(Clone, Debug, Default)]
+pub struct OfFollow;
+
 /// What says where a state marker is.
 #[derive(Clone, Debug, Default)]
 pub struct OfPlace;
@@ -163,13 +172,19 @@ impl Subset for All {
 
 impl Subset for OfRun {
     fn has(key: &str) -> bool {
-        !DOWNLOAD.contains(&key)
+        ![DOWNLOAD, FOLLOW].concat().contains(&key)
     }
 }
 
 impl Subset for OfDownload {
     fn has(key: &str) -> bool {
         [PLACE, DOWNLOAD, LOG].concat().contains(&key)
+    }
+}
+
+impl Subset for OfFollow {
+    fn has(key: &str) -> bool {
+        !ONCE.contains(&key)
     }
 }
 
@@ -193,6 +208,9 @@ pub type RunFlags = FlagsOf<OfRun>;
 
 /// The flags of a download.
 pub type DownloadFlags = FlagsOf<OfDownload>;
+
+/// The flags of `follow`.
+pub type FollowFlags = FlagsOf<OfFollow>;
 
 /// The flags that say where a state marker is.
 pub type PlaceFlags = FlagsOf<OfPlace>;

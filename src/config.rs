@@ -106,6 +106,39 @@ impl DownloadConfig {
     }
 }
 
+/// How `follow` goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowConfig {
+    /// How long it waits after a version.
+    pub check_every: Duration,
+    /// How many versions stay on the disk; all if `None`.
+    pub keep: Option<usize>,
+}
+
+impl FollowConfig {
+    /// What `values` say of it.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn new(values: &Values) -> Result<Self, ConfigError> {
+        let whole = |text: &str, most: u64| {
+            let number = text
+                .parse()
+                .ok()
+                .filter(|number| (1..=most).contains(number));
+            number.ok_or_else(|| {
+                format!("`{text}` makes no sense here; write a number from 1 to {most}")
+            })
+        };
+        let days = parsed(values, "check-days", |text| whole(text, 365))?;
+        let keep = parsed(values, "keep", |text| whole(text, 10_000))?;
+        Ok(Self {
+            check_every: Duration::from_secs(days.expect("it has a default") * 86_400),
+            keep: keep.and_then(|keep| usize::try_from(keep).ok()),
+        })
+    }
+}
+
 fn download_url(value: &Value) -> Result<String, ConfigError> {
     let url = value.text.trim_end_matches('/');
     let rest = url

@@ -33,20 +33,21 @@ pub enum FetchError {
         /// What the file system said.
         error: io::Error,
     },
-    /// The operating system does not let us take signals.
-    #[error("cannot take signals: {0}")]
-    Signals(io::Error),
 }
 
-/// Fetches what is missing of the version that `config` names, and returns that.
+/// Fetches what is missing of the version that `config` names, and returns that; until `stop` says
+/// otherwise.
 ///
 /// # Errors
 /// Why it ended before everything was there.
-pub fn fetch(config: &DownloadConfig, telemetry: &Telemetry) -> Result<Version, FetchError> {
+pub fn fetch(
+    config: &DownloadConfig,
+    telemetry: &Telemetry,
+    stop: &StopSignals,
+) -> Result<Version, FetchError> {
     let fs = OsFileSystem;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut sleeper = Sleeper::new(Arc::clone(&clock));
-    let stop = StopSignals::take().map_err(FetchError::Signals)?;
     stop.wake(sleeper.waker());
     let directory = &config.directory;
     create(&fs, directory)?;

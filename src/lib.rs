@@ -33,6 +33,7 @@ pub mod dead_letter;
 pub mod marker;
 
 pub mod download;
+pub mod follow;
 pub mod plan;
 
 pub mod claims;

@@ -10,16 +10,18 @@ use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, LettersTask, Task};
-use discogs_extractor::config::{self, Config, DownloadConfig, Place};
+use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, Place};
 use discogs_extractor::download::DownloadError;
 use discogs_extractor::extraction::Ending;
 use discogs_extractor::fetch::{self, FetchError};
+use discogs_extractor::follow::{self, Round};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::letters::{self, Choice};
 use discogs_extractor::run::{self, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
+use discogs_extractor::signals::{Sleeper, StopSignals};
 use discogs_extractor::status;
-use discogs_extractor::telemetry::Telemetry;
+use discogs_extractor::telemetry::{self, Telemetry};
 use discogs_extractor::time::{Clock, SystemClock};
 
 const COMPLETE: u8 = 0;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Run(flags) => run(&flags.0),
         Task::Download(flags) => download(&flags.0),
+        Task::Follow(flags) => follow(&flags.0),
         Task::Status { place, json } => status(&place.0, json),
         Task::Check {
             flags,
@@ -59,7 +62,7 @@ fn load(flags: &Flags) -> Result<Values, ConfigError> {
 fn run(flags: &Flags) -> anyhow::Result<u8> {
     let config = Config::new(&OsFileSystem, &load(flags)?)?;
     let telemetry = Telemetry::start(config.log);
-    let summary = run::run(&config, &telemetry)?;
+    let summary = run::run(&config, &telemetry, &take_signals()?)?;
     print(&summary.to_string())?;
     if let Some(failure) = summary.failure() {
         eprintln!("error: {failure}");
@@ -74,7 +77,7 @@ fn run(flags: &Flags) -> anyhow::Result<u8> {
 fn download(flags: &Flags) -> anyhow::Result<u8> {
     let config = DownloadConfig::new(&OsFileSystem, &load(flags)?)?;
     let telemetry = Telemetry::start(config.log);
-    match fetch::fetch(&config, &telemetry) {
+    match fetch::fetch(&config, &telemetry, &take_signals()?) {
         Ok(version) => {
             let directory = config.directory.display();
             print(&format!("version {version} is complete in {directory}\n"))?;
@@ -85,6 +88,65 @@ fn download(flags: &Flags) -> anyhow::Result<u8> {
             Ok(STOPPED)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+fn take_signals() -> anyhow::Result<StopSignals> {
+    StopSignals::take().context("cannot take signals")
+}
+
+/// Goes on until it is stopped, which is not an error.
+fn follow(flags: &Flags) -> anyhow::Result<u8> {
+    let values = load(flags)?;
+    let settings = FollowConfig::new(&values)?;
+    let mut download = DownloadConfig::new(&OsFileSystem, &values)?;
+    let mut config = Config::new(&OsFileSystem, &values)?;
+    download.version = None;
+    config.is_forced = false;
+    let telemetry = Telemetry::start(config.log);
+    let stop = take_signals()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+    let waker = sleeper.waker();
+    let mut outside = follow::Outside {
+        clock: &*clock,
+        pause: &mut sleeper,
+        stop: &stop.flag,
+        notice: &mut telemetry::tell_round,
+    };
+    follow::follow(&mut outside, settings.check_every, &mut || {
+        let round = round(&download, &mut config, &telemetry, &stop);
+        stop.wake(waker.clone());
+        if let (Round::Complete(_), Some(keep)) = (&round, settings.keep)
+            && let Err(error) = follow::remove_old(&OsFileSystem, &download.directory, keep)
+        {
+            return Round::Failed(format!("cannot remove old dumps: {error}"));
+        }
+        round
+    });
+    Ok(COMPLETE)
+}
+
+/// Fetches the newest version, and publishes it.
+fn round(
+    download: &DownloadConfig,
+    config: &mut Config,
+    telemetry: &Telemetry,
+    stop: &StopSignals,
+) -> Round {
+    let version = match fetch::fetch(download, telemetry, stop) {
+        Ok(version) => version,
+        Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
+        Err(error) => return Round::Failed(error.to_string()),
+    };
+    config.place.version = Some(version.clone());
+    match run::run(config, telemetry, stop) {
+        Err(error) => Round::Failed(error.to_string()),
+        Ok(summary) => match summary.ending {
+            Ending::Complete | Ending::SelectionComplete => Round::Complete(version),
+            Ending::Stopped => Round::Stopped,
+            Ending::Failed(failure) => Round::Failed(failure.to_string()),
+        },
     }
 }
 

@@ -1,14 +1,14 @@
 //! A run: everything that the driver needs, wired together for production.
 //!
 //! ```text
-//! select ─→ signals ─→ lock ─→ plan ─→ broker ─→ Extraction ⇄ driver ─→ summary
+//! select ─→ lock ─→ plan ─→ broker ─→ Extraction ⇄ driver ─→ summary
 //! ```
 //!
-//! The signals are taken before anything is planned, so that a stop request is honoured from the
-//! beginning. The lock is taken before the state is read, and kept to the end.
+//! The lock is taken before the state is read, and kept to the end. A stop request is honoured from
+//! the beginning.
 
 use std::fmt;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +46,6 @@ pub enum RunError {
     /// The state can't be locked or read.
     #[error("{0}")]
     Plan(#[from] PlanError),
-    /// The operating system does not let us take signals.
-    #[error("cannot take signals: {0}")]
-    Signals(io::Error),
 }
 
 /// What a run came to.
@@ -68,17 +65,19 @@ pub struct Summary {
     spool: Option<PathBuf>,
 }
 
-/// Makes a run with the real clock, file system and broker.
+/// Makes a run with the real clock, file system and broker, until it is over or `stop` says so.
 ///
 /// # Errors
 /// It could not begin. How it ended, if it began, is in the summary.
-pub fn run(config: &Config, telemetry: &Telemetry) -> Result<Summary, RunError> {
+pub fn run(
+    config: &Config,
+    telemetry: &Telemetry,
+    stop: &StopSignals,
+) -> Result<Summary, RunError> {
     let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let selection = select(&*fs, config)?;
     let owner = owner(&*fs, &*clock);
-    let stop = StopSignals::take().map_err(RunError::Signals)?;
-
     let paths = Paths::new(&state_directory(config, &selection), &selection.version);
     let _lock = plan::lock(&*fs, &paths, &owner)?;
     let mut plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;

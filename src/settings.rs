@@ -290,6 +290,22 @@ pub const SETTINGS: &[Setting] = &[
         help: "The host that lists and has the dumps",
     },
     Setting {
+        key: "check-days",
+        form: Form::Value("DAYS"),
+        variables: &["DISCOGS_CHECK_DAYS", "PERIODIC_CHECK_DAYS"],
+        default: "15",
+        heading: DOWNLOADS,
+        help: "How long `follow` waits after a version before it looks for the next",
+    },
+    Setting {
+        key: "keep",
+        form: Form::Value("VERSIONS"),
+        variables: &["DISCOGS_KEEP"],
+        default: "",
+        heading: DOWNLOADS,
+        help: "How many versions `follow` leaves on the disk; all if not given",
+    },
+    Setting {
         key: "progress",
         form: Form::Choice(&["auto", "lines", "never"]),
         variables: &["DISCOGS_PROGRESS"],
@@ -320,6 +336,12 @@ pub const PLACE: &[&str] = &["root", "dump-version", "state-dir"];
 
 /// The settings of downloads, which a run does not make.
 pub const DOWNLOAD: &[&str] = &["download-url"];
+
+/// The settings of `follow` alone.
+pub const FOLLOW: &[&str] = &["check-days", "keep"];
+
+/// The settings of one run, which make no sense in many.
+pub const ONCE: &[&str] = &["dump-version", "reprocess"];
 
 /// The settings of what is written on the screen.
 pub const LOG: &[&str] = &["progress", "log-format", "log-level"];
@@ -774,7 +796,7 @@ mod tests {
             let is_rabbitmq = setting.variables[0].starts_with("RABBITMQ_");
             assert!(!is_value || is_named || is_rabbitmq, "{}", setting.key);
         }
-        for key in [PLACE, DOWNLOAD, LOG].concat() {
+        for key in [PLACE, DOWNLOAD, FOLLOW, ONCE, LOG].concat() {
             assert!(setting(key).is_some(), "{key}");
         }
     }

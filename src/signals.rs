@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,7 +20,7 @@ pub struct StopSignals {
     /// Set by the first signal.
     pub flag: Arc<AtomicBool>,
     /// Ends the wait that the program is in, once that is known.
-    waker: Arc<OnceLock<Waker>>,
+    waker: Arc<Mutex<Option<Waker>>>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,14 +38,15 @@ impl StopSignals {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let handle = signals.handle();
         let flag = Arc::new(AtomicBool::new(false));
-        let waker = Arc::<OnceLock<Waker>>::default();
+        let waker = Arc::<Mutex<Option<Waker>>>::default();
         let (stop, woken) = (Arc::clone(&flag), Arc::clone(&waker));
         let work = move || {
             for signal in signals.forever() {
                 if stop.swap(true, Ordering::Relaxed) {
                     let _ = emulate_default_handler(signal);
                 }
-                if let Some(waker) = woken.get() {
+                let waker = woken.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(waker) = &*waker {
                     waker.wake();
                 }
             }
@@ -64,8 +65,8 @@ impl StopSignals {
     /// From now on a signal ends the wait that `waker` is of. One that came before has set the flag,
     /// which is looked at before the first wait.
     pub fn wake(&self, waker: Waker) {
-        // A program has one wait.
-        let _ = self.waker.set(waker);
+        let mut present = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        *present = Some(waker);
     }
 }
 

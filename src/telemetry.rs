@@ -21,6 +21,7 @@ use crate::download::{self, Watcher};
 use crate::driver::Observer;
 use crate::dump::Kind;
 use crate::extraction::{Extraction, Notice, Progress};
+use crate::follow;
 use crate::human::{count, counted, duration, percent, rounded, size};
 use crate::plan::Plan;
 use crate::time::Instant;
@@ -102,6 +103,19 @@ impl Telemetry {
             bar: self.bar(kind, length),
             is_silent: self.mode == ProgressMode::Never,
             next: None,
+        }
+    }
+}
+
+/// Tells what happened between two rounds of `follow`.
+pub fn tell_round(notice: &follow::Notice) {
+    match notice {
+        follow::Notice::Complete(version, pause) => {
+            let pause = duration(*pause);
+            tracing::info!("version {version} is complete, looking for the next in {pause}");
+        }
+        follow::Notice::Failed(why, pause) => {
+            tracing::error!("{why}; next attempt in {}", duration(*pause));
         }
     }
 }

@@ -1,9 +1,10 @@
-//! `download`, as its users meet it, against a host with the habits of the public one. That no crash
+//! `download` and `follow`, as their users meet them, against a host with the habits of the public one. That no crash
 //! makes a wrong dump is shown by `sim/tests/download.rs`; here it is the real program, the real
 //! network and the real disk.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -110,17 +111,11 @@ fn what_fails_is_tried_again_and_what_came_is_kept() {
     assert_eq!(of_labels, [asked(0), asked(1_000), asked(1_000)]);
 }
 
-/// Starts a download and waits until so much of `file` is on the disk.
-fn begun(site: &Site, host: &Host, file: &str, length: u64) -> Child {
-    let mut child = site
-        .command(&line(host))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let part = site.path(&format!("data/{file}.part"));
+/// Looks now and then until `is_so`, while the program lives.
+fn look_until(child: &mut Child, is_so: impl Fn() -> bool) {
     for _ in 0..120_000 {
-        if fs::metadata(&part).is_ok_and(|part| part.len() >= length) {
-            return child;
+        if is_so() {
+            return;
         }
         assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -128,12 +123,22 @@ fn begun(site: &Site, host: &Host, file: &str, length: u64) -> Child {
     panic!("nothing came");
 }
 
+/// Starts the program and waits until so much of `file` is on the disk.
+fn begun(site: &Site, line: &str, file: &str, length: u64) -> Child {
+    let mut child = site.command(line).stderr(Stdio::null()).spawn().unwrap();
+    let part = site.path(&format!("data/{file}.part"));
+    look_until(&mut child, || {
+        fs::metadata(&part).is_ok_and(|part| part.len() >= length)
+    });
+    child
+}
+
 #[test]
 fn a_stop_request_ends_a_download_that_hangs_and_keeps_what_came() {
     let (site, host) = (site(), Host::new(dumps()));
     let releases = name("releases");
     host.habits(&releases, &[Habit::HangsAfter(5_000)]);
-    let mut child = begun(&site, &host, &releases, 5_000);
+    let mut child = begun(&site, &line(&host), &releases, 5_000);
     signal(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(3));
     let entry = &marker(&site)["download_phase"]["downloads_by_file"][&releases];
@@ -157,7 +162,7 @@ fn a_killed_download_goes_on() {
     let (site, host) = (site(), Host::new(dumps()));
     for file in [name("labels"), name("releases")] {
         host.habits(&file, &[Habit::HangsAfter(3_000)]);
-        let mut child = begun(&site, &host, &file, 3_000);
+        let mut child = begun(&site, &line(&host), &file, 3_000);
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -219,4 +224,54 @@ fn signal(child: &Child, name: &str) {
         .args([format!("-{name}"), child.id().to_string()])
         .status();
     assert!(status.unwrap().success());
+}
+
+#[test]
+fn follow_fetches_and_publishes_across_kills_and_waits_until_it_is_stopped() {
+    let (site, host) = (site(), Host::new(dumps()));
+    let old = site.path("data/discogs_20260701_labels.xml.gz");
+    let line = format!(
+        "follow data --download-url {} --broker file:spool --keep 1",
+        host.address()
+    );
+    for file in [name("labels"), name("releases")] {
+        host.habits(&file, &[Habit::HangsAfter(3_000)]);
+        let mut child = begun(&site, &line, &file, 3_000);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    fs::write(&old, "").unwrap();
+
+    let mut child = site.command(&line).stderr(Stdio::null()).spawn().unwrap();
+    look_until(&mut child, || {
+        let marker = site.path("data/.extraction_status_20260801.json");
+        let text = fs::read_to_string(marker).unwrap_or_default();
+        let marker: Value = serde_json::from_str(&text).unwrap_or_default();
+        marker["summary"]["overall_status"] == "completed" && !old.exists()
+    });
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(held(&site), dumps());
+    let (out, _) = site.ends("run data --broker file:spool", 0);
+    assert!(
+        out.contains("version 20260801 is complete: nothing to do"),
+        "{out}"
+    );
+}
+
+#[test]
+fn follow_survives_what_fails_and_can_be_stopped_meanwhile() {
+    let (site, host) = (site(), Host::new(dumps()));
+    host.habits(&name("artists"), &[Habit::Status(404)]);
+    let line = format!("follow data --download-url {}", host.address());
+    let mut child = site.command(&line).stderr(Stdio::piped()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut told = String::new();
+    while !told.contains("next attempt in 1m 00s") {
+        assert_ne!(err.read_line(&mut told).unwrap(), 0, "{told}");
+    }
+    assert!(told.contains("is not there (404)"), "{told}");
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    site.ends("follow data --check-days 0", 2);
 }
