@@ -121,20 +121,13 @@ impl FollowConfig {
     /// # Errors
     /// The first value that makes no sense.
     pub fn new(values: &Values) -> Result<Self, ConfigError> {
-        let whole = |text: &str, most: u64| {
-            let number = text
-                .parse()
-                .ok()
-                .filter(|number| (1..=most).contains(number));
-            number.ok_or_else(|| {
-                format!("`{text}` makes no sense here; write a number from 1 to {most}")
-            })
-        };
-        let days = parsed(values, "check-days", |text| whole(text, 365))?;
-        let keep = parsed(values, "keep", |text| whole(text, 10_000))?;
+        let days = number(values, "check-days", 1, 365)?;
+        let keep = values
+            .get("keep")
+            .map(|_| number(values, "keep", 1, 10_000));
         Ok(Self {
-            check_every: Duration::from_secs(days.expect("it has a default") * 86_400),
-            keep: keep.and_then(|keep| usize::try_from(keep).ok()),
+            check_every: Duration::from_secs(days * 86_400),
+            keep: keep.transpose()?.map(to_usize),
         })
     }
 }

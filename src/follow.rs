@@ -156,6 +156,22 @@ mod tests {
         }
     }
 
+    /// Follows in the time of `calendar`.
+    fn live(
+        calendar: &Calendar,
+        stop: &AtomicBool,
+        check_every: Duration,
+        round: &mut dyn FnMut() -> Round,
+    ) {
+        let mut outside = Outside {
+            clock: calendar,
+            pause: &mut Sleeper { calendar, stop },
+            stop,
+            notice: &mut |_| (),
+        };
+        follow(&mut outside, check_every, round);
+    }
+
     fn month(number: u32) -> Version {
         format!("2026{number:02}01").parse().unwrap()
     }
@@ -177,16 +193,7 @@ mod tests {
             complete.entry(version.clone()).or_insert(day);
             Round::Complete(version)
         };
-        let mut outside = Outside {
-            clock: &calendar,
-            pause: &mut Sleeper {
-                calendar: &calendar,
-                stop: &stop,
-            },
-            stop: &stop,
-            notice: &mut |_| (),
-        };
-        follow(&mut outside, 15 * DAY, &mut round);
+        live(&calendar, &stop, 15 * DAY, &mut round);
         (days, complete)
     }
 
@@ -227,22 +234,13 @@ mod tests {
         let calendar = Calendar::default();
         let stop = AtomicBool::new(true);
         let mut rounds = 0;
-        let mut outside = Outside {
-            clock: &calendar,
-            pause: &mut Sleeper {
-                calendar: &calendar,
-                stop: &stop,
-            },
-            stop: &stop,
-            notice: &mut |_| (),
-        };
-        follow(&mut outside, DAY, &mut || {
+        live(&calendar, &stop, DAY, &mut || {
             rounds += 1;
             Round::Stopped
         });
         assert_eq!(rounds, 0);
         stop.store(false, Ordering::Relaxed);
-        follow(&mut outside, DAY, &mut || {
+        live(&calendar, &stop, DAY, &mut || {
             rounds += 1;
             Round::Stopped
         });
