@@ -106,26 +106,39 @@ impl DownloadConfig {
     }
 }
 
-/// How `follow` goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Everything that `follow` needs to know.
+#[derive(Clone, Debug)]
 pub struct FollowConfig {
-    /// How long it waits after a version.
+    /// How the newest version is fetched.
+    pub download: DownloadConfig,
+    /// How a version is published. Which one is not in it.
+    pub run: Config,
+    /// How long to wait after a version.
     pub check_every: Duration,
     /// How many versions stay on the disk; all if `None`.
     pub keep: Option<usize>,
 }
 
 impl FollowConfig {
-    /// What `values` say of it.
+    /// What `values` say of it; what is about one run alone, a version or processing it anew, has no
+    /// meaning here.
     ///
     /// # Errors
     /// The first value that makes no sense.
-    pub fn new(values: &Values) -> Result<Self, ConfigError> {
+    pub fn new(fs: &dyn FileSystem, values: &Values) -> Result<Self, ConfigError> {
         let days = number(values, "check-days", 1, 365)?;
         let keep = values
             .get("keep")
             .map(|_| number(values, "keep", 1, 10_000));
         Ok(Self {
+            download: DownloadConfig {
+                version: None,
+                ..DownloadConfig::new(fs, values)?
+            },
+            run: Config {
+                is_forced: false,
+                ..Config::new(fs, values)?
+            },
             check_every: Duration::from_secs(days * 86_400),
             keep: keep.transpose()?.map(to_usize),
         })

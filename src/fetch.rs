@@ -1,19 +1,21 @@
-//! A download with the real clock, file system and network.
+//! Downloads, and what follows them, with the real clock, file system and network.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::DownloadConfig;
+use crate::config::{Config, DownloadConfig, FollowConfig};
 use crate::download::{self, DownloadError, Options, Outside};
 use crate::dump::Version;
+use crate::extraction::Ending;
+use crate::follow::{self, Round};
 use crate::fs::{FileSystem, OsFileSystem};
 use crate::http_client::HttpClient;
 use crate::marker::Paths;
 use crate::plan::{self, PlanError};
 use crate::run;
 use crate::signals::{Sleeper, StopSignals};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{self, Telemetry};
 use crate::time::{Clock, SystemClock};
 
 /// Why there are no dumps.
@@ -66,6 +68,64 @@ pub fn fetch(
     let _lock = plan::lock(&fs, &paths, &run::owner(&fs, &*clock))?;
     download::fetch(&mut outside, &options, &published, directory, &paths)?;
     Ok(published.version)
+}
+
+/// Fetches and publishes every new version until `stop` says so.
+pub fn follow(config: FollowConfig, telemetry: &Telemetry, stop: &StopSignals) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+    let waker = sleeper.waker();
+    let FollowConfig {
+        download,
+        mut run,
+        check_every,
+        keep,
+    } = config;
+    let mut outside = follow::Outside {
+        clock: &*clock,
+        pause: &mut sleeper,
+        stop: &stop.flag,
+        notice: &mut telemetry::tell_round,
+    };
+    follow::follow(&mut outside, check_every, &mut || {
+        let round = round(&download, &mut run, telemetry, stop);
+        stop.wake(waker.clone());
+        match (&round, keep) {
+            (Round::Complete(_), Some(keep)) => remove_old(&download.directory, keep, round),
+            _ => round,
+        }
+    });
+}
+
+/// Fetches the newest version, and publishes it.
+fn round(
+    download: &DownloadConfig,
+    run: &mut Config,
+    telemetry: &Telemetry,
+    stop: &StopSignals,
+) -> Round {
+    let version = match fetch(download, telemetry, stop) {
+        Ok(version) => version,
+        Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
+        Err(error) => return Round::Failed(error.to_string()),
+    };
+    run.place.version = Some(version.clone());
+    match run::run(run, telemetry, stop) {
+        Err(error) => Round::Failed(error.to_string()),
+        Ok(summary) => match summary.ending {
+            Ending::Complete | Ending::SelectionComplete => Round::Complete(version),
+            Ending::Stopped => Round::Stopped,
+            Ending::Failed(failure) => Round::Failed(failure.to_string()),
+        },
+    }
+}
+
+/// What `round` comes to if old dumps have to go after it.
+fn remove_old(directory: &Path, keep: usize, round: Round) -> Round {
+    match follow::remove_old(&OsFileSystem, directory, keep) {
+        Ok(_) => round,
+        Err(error) => Round::Failed(format!("cannot remove old dumps: {error}")),
+    }
 }
 
 fn create(fs: &dyn FileSystem, directory: &Path) -> Result<(), FetchError> {

@@ -14,14 +14,13 @@ use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, Plac
 use discogs_extractor::download::DownloadError;
 use discogs_extractor::extraction::Ending;
 use discogs_extractor::fetch::{self, FetchError};
-use discogs_extractor::follow::{self, Round};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::letters::{self, Choice};
 use discogs_extractor::run::{self, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
-use discogs_extractor::signals::{Sleeper, StopSignals};
+use discogs_extractor::signals::StopSignals;
 use discogs_extractor::status;
-use discogs_extractor::telemetry::{self, Telemetry};
+use discogs_extractor::telemetry::Telemetry;
 use discogs_extractor::time::{Clock, SystemClock};
 
 const COMPLETE: u8 = 0;
@@ -97,57 +96,10 @@ fn take_signals() -> anyhow::Result<StopSignals> {
 
 /// Goes on until it is stopped, which is not an error.
 fn follow(flags: &Flags) -> anyhow::Result<u8> {
-    let values = load(flags)?;
-    let settings = FollowConfig::new(&values)?;
-    let mut download = DownloadConfig::new(&OsFileSystem, &values)?;
-    let mut config = Config::new(&OsFileSystem, &values)?;
-    download.version = None;
-    config.is_forced = false;
-    let telemetry = Telemetry::start(config.log);
-    let stop = take_signals()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut sleeper = Sleeper::new(Arc::clone(&clock));
-    let waker = sleeper.waker();
-    let mut outside = follow::Outside {
-        clock: &*clock,
-        pause: &mut sleeper,
-        stop: &stop.flag,
-        notice: &mut telemetry::tell_round,
-    };
-    follow::follow(&mut outside, settings.check_every, &mut || {
-        let round = round(&download, &mut config, &telemetry, &stop);
-        stop.wake(waker.clone());
-        if let (Round::Complete(_), Some(keep)) = (&round, settings.keep)
-            && let Err(error) = follow::remove_old(&OsFileSystem, &download.directory, keep)
-        {
-            return Round::Failed(format!("cannot remove old dumps: {error}"));
-        }
-        round
-    });
+    let config = FollowConfig::new(&OsFileSystem, &load(flags)?)?;
+    let telemetry = Telemetry::start(config.run.log);
+    fetch::follow(config, &telemetry, &take_signals()?);
     Ok(COMPLETE)
-}
-
-/// Fetches the newest version, and publishes it.
-fn round(
-    download: &DownloadConfig,
-    config: &mut Config,
-    telemetry: &Telemetry,
-    stop: &StopSignals,
-) -> Round {
-    let version = match fetch::fetch(download, telemetry, stop) {
-        Ok(version) => version,
-        Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
-        Err(error) => return Round::Failed(error.to_string()),
-    };
-    config.place.version = Some(version.clone());
-    match run::run(config, telemetry, stop) {
-        Err(error) => Round::Failed(error.to_string()),
-        Ok(summary) => match summary.ending {
-            Ending::Complete | Ending::SelectionComplete => Round::Complete(version),
-            Ending::Stopped => Round::Stopped,
-            Ending::Failed(failure) => Round::Failed(failure.to_string()),
-        },
-    }
 }
 
 fn status(flags: &Flags, is_json: bool) -> anyhow::Result<u8> {
