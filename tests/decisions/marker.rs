@@ -1,14 +1,15 @@
 //! The state marker: what it keeps, what is loaded, and what every failure of a save leaves.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use discogs_extractor::dump::Kind;
+use discogs_extractor::dump::{Kind, Version};
 use discogs_extractor::fs::FileSystem;
 use discogs_extractor::marker::read as read_marker;
 use discogs_extractor::marker::{
-    self, Checkpoint, DeadLetters, Frontier, Loaded, Marker, Save, SaveError, SeekPoints, Status,
-    Stepped,
+    self, Checkpoint, DeadLetters, Frontier, Loaded, Marker, Publisher, Save, SaveError,
+    SeekPoints, Status, Stepped,
 };
 use discogs_extractor::source::Fingerprint;
 use serde_json::{Value, json};
@@ -431,6 +432,33 @@ mod saving {
     }
 
     #[test]
+    fn a_seek_point_is_whole_however_little_each_write_takes() {
+        let fs = Memory::default();
+        fs.limit_writes(2);
+        save_seek_points(&fs).finish(&fs).unwrap();
+        let labels = fs.content(&paths().seek_point(Kind::Labels));
+        assert_eq!(labels, Some(b"new".to_vec()));
+    }
+
+    #[test]
+    fn what_a_crash_leaves_of_a_seek_point_is_removed_on_the_next_start() {
+        for steps in 0..12 {
+            let fs = Memory::default();
+            save(&fs, 1, 1).unwrap();
+            let mut save = save_seek_points(&fs);
+            for _ in 0..steps {
+                save.step(&fs);
+            }
+            load(&fs);
+            let names = fs.names();
+            assert!(
+                !names.iter().any(|name| name.ends_with(".tmp")),
+                "after {steps} steps: {names:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_seek_point_that_cannot_be_changed_fails_no_save() {
         // The marker takes seven operations before, the last sync one behind.
         for failing in 8..=11 {
@@ -607,4 +635,32 @@ mod saving {
         let read = read_marker(&fs, &paths().marker()).unwrap();
         assert_eq!(read, Ok(Some(sample(1))));
     }
+}
+
+/// The stream compares names, so they must not change between versions of this program.
+#[test]
+fn the_name_of_a_publisher_tells_apart_kinds_versions_bytes_and_generations() {
+    let publisher = |bytes: &str, generation| Publisher {
+        fingerprint: Fingerprint(bytes.to_owned()),
+        generation,
+        rules: String::new(),
+        after: 0,
+        is_claimed: false,
+    };
+    let first = publisher("bytes", 1);
+    let other: Version = "20260901".parse().unwrap();
+    let names = [
+        first.name(&version(), Kind::Artists),
+        first.name(&version(), Kind::Labels),
+        first.name(&other, Kind::Artists),
+        publisher("other bytes", 1).name(&version(), Kind::Artists),
+        publisher("bytes", 1_785_542_400).name(&version(), Kind::Artists),
+    ];
+    assert_eq!(
+        names[0],
+        "discogs-extractor-20260801-artists-1-277089d91c0bdf4f"
+    );
+    let different: BTreeSet<&String> = names.iter().collect();
+    assert_eq!(different.len(), names.len(), "{names:?}");
+    assert!(names.iter().all(|name| name.len() <= 255));
 }

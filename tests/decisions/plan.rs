@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 
 use discogs_extractor::dump::{Dump, Kind, Selection};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
-use discogs_extractor::marker::{Checkpoint, FileProgress, Frontier, Marker, Paths, Status};
-use discogs_extractor::plan::{Plan, PlanError, lock, plan};
+use discogs_extractor::inflate::WINDOW_BYTES;
+use discogs_extractor::marker::{
+    Checkpoint, FileProgress, Frontier, Marker, Paths, Publisher, Status,
+};
+use discogs_extractor::plan::{self, Plan, PlanError, lock, plan};
+use discogs_extractor::seek_point::SeekPoint;
 use discogs_extractor::source::{checksum, fingerprint};
 
 use crate::harness::{dump, name, paths, seek_point, version};
@@ -108,9 +112,13 @@ fn what_the_marker_says_and_the_bytes_are_decides() {
         (Completed, None, None, None),
     ] {
         let case = format!("{status:?} {checkpoint:?}");
-        let fs = world(BYTES, Some(entry(status, checkpoint)));
+        let entry = entry(status, checkpoint);
+        let fs = world(BYTES, Some(entry.clone()));
         let plan = plan_artists(&fs, false);
         assert_eq!(begins(&plan), begin, "{case}");
+        let only_asked = plan::checkpoint(&fs, &dump(Kind::Artists), &entry).unwrap();
+        let planned = plan.dumps.first().map(|planned| planned.checkpoint.clone());
+        assert_eq!(only_asked, planned, "{case}");
         assert_eq!(
             plan.warnings.len(),
             usize::from(warning.is_some()),
@@ -124,6 +132,17 @@ fn what_the_marker_says_and_the_bytes_are_decides() {
         }
         assert_eq!(begins(&plan_artists(&fs, true)), Some(0), "forced: {case}");
     }
+}
+
+#[test]
+fn a_dump_of_which_no_record_was_counted_begins_without_a_warning() {
+    let nothing = FileProgress {
+        status: Status::InProgress,
+        ..FileProgress::default()
+    };
+    let plan = plan_artists(&world(BYTES, Some(nothing)), false);
+    assert_eq!(begins(&plan), Some(0));
+    assert_eq!(plan.warnings, Vec::<String>::new());
 }
 
 /// The seek point that a run begins at, by where it is in the XML, with this file of one.
@@ -145,8 +164,11 @@ fn a_seek_point_is_used_if_it_is_whole_of_the_same_bytes_and_before_the_checkpoi
     let checkpoint = checkpoint(BYTES);
     let own = &*checkpoint.fingerprint.0;
     let whole = seek_point(700).to_bytes(own);
-    let mut misplaced = seek_point(7);
-    misplaced.unused_bits = 8;
+    let changed = |change: fn(&mut SeekPoint)| {
+        let mut point = seek_point(7);
+        change(&mut point);
+        point.to_bytes(own)
+    };
     for (file, used, why) in [
         (whole.clone(), Some(700), None),
         (seek_point(7).to_bytes(own), Some(7), None),
@@ -160,7 +182,20 @@ fn a_seek_point_is_used_if_it_is_whole_of_the_same_bytes_and_before_the_checkpoi
             None,
             Some("of another file"),
         ),
-        (misplaced.to_bytes(own), None, Some("damaged")),
+        (changed(|it| it.unused_bits = 7), Some(7), None),
+        (changed(|it| it.unused_bits = 8), None, Some("damaged")),
+        (changed(|it| it.compressed = 0), None, Some("damaged")),
+        (
+            changed(|it| it.window = vec![0; WINDOW_BYTES]),
+            Some(7),
+            None,
+        ),
+        (
+            changed(|it| it.window = vec![0; WINDOW_BYTES + 1]),
+            None,
+            Some("damaged"),
+        ),
+        (changed(|it| it.sha256.truncate(3)), None, Some("damaged")),
         (Vec::new(), None, Some("damaged")),
     ] {
         let (fs, plan, seek_point) = seek_point_of(Status::InProgress, &checkpoint, &file);
@@ -234,6 +269,8 @@ fn the_checksum_of_another_extractor_tells_whether_a_completed_dump_has_changed(
         (right.to_uppercase(), None),
         (right, None),
         ("a1b2c3...".to_owned(), None),
+        ("a1b2c3".to_owned(), None),
+        ("x".repeat(64), None),
         ("0".repeat(64), Some(0)),
     ] {
         let source_checksum = Some(source_checksum);
@@ -287,6 +324,95 @@ fn the_end_of_a_dump_is_kept_as_long_as_the_dump_is() {
         let planned = plan.marker.file(&name(Kind::Artists)).unwrap();
         let kept = ended.completed_at.filter(|_| is_kept);
         assert_eq!(planned.completed_at, kept, "{:?}", ended.checkpoint);
+    }
+}
+
+/// The publisher of artists by a plan in which the marker says `known` of a dump of `bytes`.
+fn publisher(known: Option<Publisher>, rules: &str, is_forced: bool) -> (Publisher, Vec<String>) {
+    let entry = FileProgress {
+        publisher: known,
+        ..entry(Status::InProgress, Some(checkpoint(BYTES)))
+    };
+    let mut plan = plan_artists(&world(BYTES, Some(entry)), is_forced);
+    plan::assign_publishers(&mut plan, rules, is_forced, NOW_SECONDS);
+    let file = plan.marker.file(&name(Kind::Artists)).unwrap();
+    let publisher = file.publisher.clone();
+    (publisher.expect("every dump has one"), plan.warnings)
+}
+
+const NOW_SECONDS: u64 = 1_785_542_400;
+
+/// One that has published with these rules.
+fn known(bytes: &[u8], generation: u64) -> Option<Publisher> {
+    Some(Publisher {
+        fingerprint: checkpoint(bytes).fingerprint,
+        generation,
+        rules: "rules".to_owned(),
+        after: 2,
+        is_claimed: true,
+    })
+}
+
+#[test]
+fn a_publisher_goes_on_with_its_bytes_and_rules_and_is_a_new_one_otherwise() {
+    let new = |generation, rules: &str, after| Publisher {
+        fingerprint: checkpoint(BYTES).fingerprint,
+        generation,
+        rules: rules.to_owned(),
+        after,
+        is_claimed: false,
+    };
+    let same = known(BYTES, 1).unwrap();
+    for (known, rules, is_forced, expected, is_told) in [
+        (None, "rules", false, new(1, "rules", 6), false),
+        (None, "rules", true, new(NOW_SECONDS, "rules", 0), false),
+        (known(BYTES, 1), "rules", false, same, false),
+        (
+            known(b"other", 9),
+            "rules",
+            false,
+            new(1, "rules", 6),
+            false,
+        ),
+        (
+            known(BYTES, 1),
+            "others",
+            false,
+            new(NOW_SECONDS, "others", 6),
+            true,
+        ),
+        (
+            known(BYTES, 1),
+            "rules",
+            true,
+            new(NOW_SECONDS, "rules", 0),
+            false,
+        ),
+        (
+            known(BYTES, 1),
+            "others",
+            true,
+            new(NOW_SECONDS, "others", 0),
+            false,
+        ),
+        // However wrong the clock is, a generation is not used twice.
+        (
+            known(BYTES, NOW_SECONDS),
+            "rules",
+            true,
+            new(NOW_SECONDS + 1, "rules", 0),
+            false,
+        ),
+    ] {
+        let case = format!("{known:?}, {rules}, forced: {is_forced}");
+        let (publisher, warnings) = publisher(known, rules, is_forced);
+        assert_eq!(publisher, expected, "{case}");
+        assert_eq!(warnings.len(), usize::from(is_told), "{case}: {warnings:?}");
+        assert!(
+            warnings
+                .iter()
+                .all(|told| told.contains("record 7 may be in the stream twice"))
+        );
     }
 }
 
