@@ -15,6 +15,7 @@ use crate::marker::Paths;
 use crate::plan::{self, PlanError};
 use crate::run;
 use crate::signals::{Sleeper, StopSignals};
+use crate::supervisor::Supervisor;
 use crate::telemetry::{self, Telemetry};
 use crate::time::{Clock, SystemClock};
 
@@ -45,6 +46,7 @@ pub enum FetchError {
 pub fn fetch(
     config: &DownloadConfig,
     telemetry: &Telemetry,
+    supervisor: &Supervisor,
     stop: &StopSignals,
 ) -> Result<Version, FetchError> {
     let fs = OsFileSystem;
@@ -55,12 +57,13 @@ pub fn fetch(
     create(&fs, directory)?;
     let state = config.state_directory.as_ref().unwrap_or(directory);
     let options = Options::new(&config.url);
+    let mut view = telemetry.download();
     let mut outside = Outside {
         fs: &fs,
         clock: &*clock,
         http: &mut HttpClient::new(Arc::clone(&clock)),
-        pause: &mut sleeper,
-        watcher: &mut telemetry.download(),
+        pause: &mut supervisor.pausing(&mut sleeper, &*clock),
+        watcher: &mut supervisor.watching(&mut view),
         stop: &stop.flag,
     };
     let published = download::find(&mut outside, &options, config.version.as_ref())?;
@@ -71,7 +74,12 @@ pub fn fetch(
 }
 
 /// Fetches and publishes every new version until `stop` says so.
-pub fn follow(config: FollowConfig, telemetry: &Telemetry, stop: &StopSignals) {
+pub fn follow(
+    config: FollowConfig,
+    telemetry: &Telemetry,
+    supervisor: &Supervisor,
+    stop: &StopSignals,
+) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut sleeper = Sleeper::new(Arc::clone(&clock));
     let waker = sleeper.waker();
@@ -83,12 +91,12 @@ pub fn follow(config: FollowConfig, telemetry: &Telemetry, stop: &StopSignals) {
     } = config;
     let mut outside = follow::Outside {
         clock: &*clock,
-        pause: &mut sleeper,
+        pause: &mut supervisor.pausing(&mut sleeper, &*clock),
         stop: &stop.flag,
-        notice: &mut telemetry::tell_round,
+        notice: &mut |notice| supervisor.status(&telemetry::tell_round(notice)),
     };
     follow::follow(&mut outside, check_every, &mut || {
-        let round = round(&download, &mut run, telemetry, stop);
+        let round = round(&download, &mut run, telemetry, supervisor, stop);
         stop.wake(waker.clone());
         match (&round, keep) {
             (Round::Complete(_), Some(keep)) => remove_old(&download.directory, keep, round),
@@ -102,15 +110,16 @@ fn round(
     download: &DownloadConfig,
     run: &mut Config,
     telemetry: &Telemetry,
+    supervisor: &Supervisor,
     stop: &StopSignals,
 ) -> Round {
-    let version = match fetch(download, telemetry, stop) {
+    let version = match fetch(download, telemetry, supervisor, stop) {
         Ok(version) => version,
         Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
         Err(error) => return Round::Failed(error.to_string()),
     };
     run.place.version = Some(version.clone());
-    match run::run(run, telemetry, stop) {
+    match run::run(run, telemetry, supervisor, stop) {
         Err(error) => Round::Failed(error.to_string()),
         Ok(summary) => match summary.ending {
             Ending::Complete | Ending::SelectionComplete => Round::Complete(version),

@@ -75,6 +75,9 @@ pub mod status;
 pub mod telemetry;
 
 #[cfg(feature = "program")]
+pub mod supervisor;
+
+#[cfg(feature = "program")]
 pub mod run;
 
 #[cfg(feature = "program")]

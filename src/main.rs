@@ -20,6 +20,7 @@ use discogs_extractor::run::{self, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
 use discogs_extractor::signals::StopSignals;
 use discogs_extractor::status;
+use discogs_extractor::supervisor::Supervisor;
 use discogs_extractor::telemetry::Telemetry;
 use discogs_extractor::time::{Clock, SystemClock};
 
@@ -61,7 +62,9 @@ fn load(flags: &Flags) -> Result<Values, ConfigError> {
 fn run(flags: &Flags) -> anyhow::Result<u8> {
     let config = Config::new(&OsFileSystem, &load(flags)?)?;
     let telemetry = Telemetry::start(config.log);
-    let summary = run::run(&config, &telemetry, &take_signals()?)?;
+    let supervisor = supervisor();
+    let summary = run::run(&config, &telemetry, &supervisor, &take_signals()?)?;
+    supervisor.stopping();
     print(&summary.to_string())?;
     if let Some(failure) = summary.failure() {
         eprintln!("error: {failure}");
@@ -76,7 +79,11 @@ fn run(flags: &Flags) -> anyhow::Result<u8> {
 fn download(flags: &Flags) -> anyhow::Result<u8> {
     let config = DownloadConfig::new(&OsFileSystem, &load(flags)?)?;
     let telemetry = Telemetry::start(config.log);
-    match fetch::fetch(&config, &telemetry, &take_signals()?) {
+    let (supervisor, stop) = (supervisor(), take_signals()?);
+    supervisor.ready();
+    let fetched = fetch::fetch(&config, &telemetry, &supervisor, &stop);
+    supervisor.stopping();
+    match fetched {
         Ok(version) => {
             let directory = config.directory.display();
             print(&format!("version {version} is complete in {directory}\n"))?;
@@ -90,6 +97,11 @@ fn download(flags: &Flags) -> anyhow::Result<u8> {
     }
 }
 
+/// After the log has begun, because there may be something to say of it.
+fn supervisor() -> Supervisor {
+    Supervisor::new(&environment())
+}
+
 fn take_signals() -> anyhow::Result<StopSignals> {
     StopSignals::take().context("cannot take signals")
 }
@@ -98,7 +110,10 @@ fn take_signals() -> anyhow::Result<StopSignals> {
 fn follow(flags: &Flags) -> anyhow::Result<u8> {
     let config = FollowConfig::new(&OsFileSystem, &load(flags)?)?;
     let telemetry = Telemetry::start(config.run.log);
-    fetch::follow(config, &telemetry, &take_signals()?);
+    let (supervisor, stop) = (supervisor(), take_signals()?);
+    supervisor.ready();
+    fetch::follow(config, &telemetry, &supervisor, &stop);
+    supervisor.stopping();
     Ok(COMPLETE)
 }
 

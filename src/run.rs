@@ -34,6 +34,7 @@ use crate::settings::ConfigError;
 use crate::signals::StopSignals;
 use crate::source::{self, Reads, SourceError};
 use crate::spool::{self, Spool};
+use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, SystemClock, rfc3339};
 
@@ -65,13 +66,15 @@ pub struct Summary {
     spool: Option<PathBuf>,
 }
 
-/// Makes a run with the real clock, file system and broker, until it is over or `stop` says so.
+/// Makes a run with the real clock, file system and broker, until it is over or `stop` says so. The
+/// supervisor is told that it is ready once the state is locked and read.
 ///
 /// # Errors
 /// It could not begin. How it ended, if it began, is in the summary.
 pub fn run(
     config: &Config,
     telemetry: &Telemetry,
+    supervisor: &Supervisor,
     stop: &StopSignals,
 ) -> Result<Summary, RunError> {
     let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
@@ -91,6 +94,8 @@ pub fn run(
         tracing::warn!("{warning}");
     }
 
+    supervisor.ready();
+
     let version = plan.version.clone();
     let mut watch = telemetry.watch(&plan);
     let began = clock.now();
@@ -100,7 +105,7 @@ pub fn run(
         saver: &mut ThreadSaver::new(Arc::clone(&fs), broker.waker()),
         broker: &mut *broker,
         dumps: &mut Dumps::new(config, &fs),
-        observer: &mut watch,
+        observer: &mut supervisor.watching(&mut watch),
         stop: &stop.flag,
     };
     let ending = driver::run(&mut extraction, &mut outside);

@@ -107,17 +107,27 @@ impl Telemetry {
     }
 }
 
-/// Tells what happened between two rounds of `follow`.
-pub fn tell_round(notice: &follow::Notice) {
+/// Tells what happened between two rounds of `follow`, and returns what it told.
+pub fn tell_round(notice: &follow::Notice) -> String {
     match notice {
         follow::Notice::Complete(version, pause) => {
             let pause = duration(*pause);
-            tracing::info!("version {version} is complete, looking for the next in {pause}");
+            let text = format!("version {version} is complete, looking for the next in {pause}");
+            tracing::info!("{text}");
+            text
         }
         follow::Notice::Failed(why, pause) => {
-            tracing::error!("{why}; next attempt in {}", duration(*pause));
+            let text = format!("{why}; next attempt in {}", duration(*pause));
+            tracing::error!("{text}");
+            text
         }
     }
+}
+
+/// How far a run is, in a line without speeds; `None` between two dumps.
+pub fn summary(progress: &Progress) -> Option<String> {
+    let is_reading = progress.dump.is_some();
+    is_reading.then(|| line(progress, Speed::default()))
 }
 
 /// How far a download is, and what happens in it.

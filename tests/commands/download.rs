@@ -9,23 +9,11 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::host::{Asked, Habit, Host};
-use crate::site::{Site, fixture};
+use crate::site::{Site, dumps, fixture, signal};
 use serde_json::Value;
-
-const KINDS: [&str; 4] = ["artists", "labels", "masters", "releases"];
 
 fn name(kind: &str) -> String {
     format!("discogs_20260801_{kind}.xml.gz")
-}
-
-/// The committed dumps.
-fn dumps() -> BTreeMap<String, Vec<u8>> {
-    let dump = |kind| {
-        let name = name(kind);
-        let bytes = fs::read(fixture("20260801").join(&name)).unwrap();
-        (name, bytes)
-    };
-    KINDS.into_iter().map(dump).collect()
 }
 
 fn site() -> Site {
@@ -217,13 +205,6 @@ fn what_cannot_be_had_is_said() {
     let liar = Host::new(dumps());
     liar.replace(wrong);
     check(&line(&liar), 1, "came 2 times with other bytes");
-}
-
-fn signal(child: &Child, name: &str) {
-    let status = std::process::Command::new("kill")
-        .args([format!("-{name}"), child.id().to_string()])
-        .status();
-    assert!(status.unwrap().success());
 }
 
 #[test]

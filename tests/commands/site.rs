@@ -1,8 +1,9 @@
 //! The real program in a directory of its own, with copies of the committed dumps.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,6 +73,26 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fixtures")
         .join(name)
+}
+
+/// The committed dumps by name.
+pub(crate) fn dumps() -> BTreeMap<String, Vec<u8>> {
+    let dump = |kind| {
+        let name = format!("discogs_20260801_{kind}.xml.gz");
+        let bytes = fs::read(fixture("20260801").join(&name)).unwrap();
+        (name, bytes)
+    };
+    ["artists", "labels", "masters", "releases"]
+        .map(dump)
+        .into()
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), child.id().to_string()])
+        .status();
+    assert!(status.unwrap().success());
 }
 
 /// The lines of a file.
