@@ -93,6 +93,11 @@ pub enum Task {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write manual pages, one for each command
+    Man {
+        /// Where to
+        directory: PathBuf,
+    },
 }
 
 /// What users do with dead letters.

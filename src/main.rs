@@ -1,7 +1,7 @@
 //! The command line: parses, calls the library, and maps what comes back to an exit code.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Task::DeadLetters(task) => dead_letters(task),
         Task::Config(flags) => show_config(&flags.0),
         Task::Completions { shell } => completions(shell),
+        Task::Man { directory } => man(&directory),
     };
     done.map_or_else(|error| failed(&error), ExitCode::from)
 }
@@ -218,6 +219,14 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
     let mut command = Cli::command();
     clap_complete::generate(shell, &mut command, "discogs-extractor", &mut script);
     print(&String::from_utf8_lossy(&script))?;
+    Ok(COMPLETE)
+}
+
+fn man(directory: &Path) -> anyhow::Result<u8> {
+    let written = OsFileSystem
+        .create_dir(directory)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    written.with_context(|| format!("cannot write into {}", directory.display()))?;
     Ok(COMPLETE)
 }
 

@@ -630,7 +630,7 @@ fn too_many_dead_letters_end_a_run_that_can_go_on() {
 // The command line.
 
 #[test]
-fn help_and_completions_are_printed() {
+fn help_completions_and_manual_pages_are_written() {
     let site = Site::new(1);
     let (out, _) = site.ends("--help", 0);
     for part in [
@@ -655,6 +655,11 @@ fn help_and_completions_are_printed() {
         let (out, _) = site.ends(&format!("completions {shell}"), 0);
         assert!(out.contains("state-save-interval"), "{shell}");
     }
+    site.ends("man pages", 0);
+    let page = |name: &str| fs::read_to_string(site.path("pages").join(name)).unwrap();
+    assert!(page("discogs-extractor.1").contains("Exit codes:"));
+    let run = page("discogs-extractor-run.1");
+    assert!(run.contains("state\\-save\\-interval"), "{run}");
 }
 
 #[test]
