@@ -446,13 +446,15 @@ impl Host<'_, '_> {
                 return Err(Trouble::new("it is far larger than it should be").into());
             }
         }
-        match head
-            .length()
-            .is_none_or(|length| length == bytes.len() as u64)
-        {
-            true => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            false => Err(Trouble::new("the connection ended early").into()),
+        let length = head.length().unwrap_or(bytes.len() as u64);
+        if length != bytes.len() as u64 {
+            return Err(Trouble::new("the connection ended early").into());
         }
+        let content = String::from_utf8_lossy(&bytes).into_owned();
+        if text == Text::Page && !listing::is_listing(&content) {
+            return Err(Trouble::new("the host sends a page that is no listing").into());
+        }
+        Ok(content)
     }
 
     /// Sends a request and waits for its head.

@@ -5,6 +5,9 @@
 //! 2026-08-01 08:50:20   85.4 MB    <a href="?download=data%2F2026%2Fdiscogs_20260801_labels.xml.gz">..
 //! ```
 //!
+//! Every page has a link of this form, an empty one that to the page above it. A page without any is
+//! something else that the host sends in its place, to make sure that it speaks with people, say.
+//!
 //! The CHECKSUM file is uploaded last, so a version that has one is complete. Links relative to the
 //! page are all that is relied on; sizes are for an estimate.
 
@@ -35,6 +38,13 @@ impl Listed {
 /// The link to the page of a year, relative to the host's root.
 pub fn page(year: i16) -> String {
     format!("?prefix=data%2F{year}%2F")
+}
+
+/// Whether a page is a listing, and be it an empty one.
+pub fn is_listing(page: &str) -> bool {
+    ["?prefix=", "?download="]
+        .iter()
+        .any(|link| page.contains(&format!("<a href=\"{link}")))
 }
 
 /// The files that a page links to. What is no dump's or CHECKSUM file's link is passed over.
@@ -139,6 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_listing_is_one_and_another_page_is_not() {
+        assert!(is_listing("<pre><a href=\"?prefix=data%2F\">../</a></pre>"));
+        assert!(is_listing(&line("", "discogs_20260801_CHECKSUM.txt")));
+        assert!(!is_listing("<html>Just a moment...</html>"));
+        assert!(!is_listing(""));
+    }
+
+    #[test]
     #[expect(clippy::disallowed_methods, reason = "reads a sample")]
     fn the_real_page_is_understood() {
         let sample = Path::new("../shared/samples/hosting/listing_page_2026.html");
@@ -146,6 +164,7 @@ mod tests {
             println!("{} is absent", sample.display());
             return;
         };
+        assert!(is_listing(&page));
         let listing = parse(&page);
         assert!(listing.values().all(Listed::is_complete));
         let releases = &listing[&version("20260101")].dumps[&Kind::Releases];

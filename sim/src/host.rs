@@ -135,7 +135,7 @@ impl Host {
 impl State {
     /// The page of a year.
     fn page(&self, year: &str) -> Vec<u8> {
-        let mut page = "<html><pre>\n".to_owned();
+        let mut page = "<html><pre>\n<a href=\"?prefix=data%2F\">../</a>\n".to_owned();
         let versions = self.versions.iter();
         for (_, files) in versions.filter(|(version, _)| version.as_str().starts_with(year)) {
             for (name, bytes) in files {

@@ -346,6 +346,20 @@ fn another_upload_is_never_joined_to_the_first() {
     }
 }
 
+/// Taken for an empty listing it would hide the newest version, and an older one would be fetched.
+#[test]
+fn a_page_in_the_place_of_the_listing_is_not_believed() {
+    let host = host();
+    let world = World::new(Tape::recorded(vec![8]), Faults::none());
+    let mut life = Life::new(world, &empty(), &host, 1_000_000);
+    assert_eq!(life.live().expect("it is tried again"), version("20260801"));
+    let first = &life.notices[0];
+    assert!(
+        matches!(first, Notice::Failed { why, .. } if why.contains("no listing")),
+        "{first:?}"
+    );
+}
+
 #[test]
 fn a_host_that_asks_for_an_hour_gets_it() {
     let host = host();
