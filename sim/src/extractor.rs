@@ -152,12 +152,8 @@ impl Extractor {
 
     fn extract(&self, life: &Life<'_>) -> Result<Ending, String> {
         let fs = (self.seams.file_system)(life.file_system());
-        let desk = Desk::new(life, &fs);
-        let mut broker = Stepping {
-            inner: (self.seams.broker)(life.broker(&fs)),
-            desk: desk.clone(),
-            world: life.world.clone(),
-        };
+        let inner = (self.seams.broker)(life.broker(&fs));
+        let (mut broker, saver) = beside(&life.world, &fs, inner);
         let lock = plan::lock(&*fs, &Scenario::paths(), "the simulator");
         let _lock = lock.map_err(|error| error.to_string())?;
         let plan = self.plan(&*fs)?;
@@ -171,12 +167,12 @@ impl Extractor {
             clock: &clock,
             broker: &mut broker,
             saver: &mut Claiming {
-                inner: (self.seams.saver)(Box::new(desk), &fs),
+                inner: (self.seams.saver)(Box::new(saver), &fs),
                 claims: claims.clone(),
                 world: life.world.clone(),
                 probe: life.probe.clone(),
             },
-            dumps: &mut *(self.seams.dumps)(Box::new(Dumps::new(life, &fs))),
+            dumps: &mut *(self.seams.dumps)(Box::new(dumps(life, &fs))),
             observer: &mut Watch { life, claims },
             stop: &life.stop,
         };
@@ -222,23 +218,24 @@ fn told_on_start(probe: &Probe, plan: &Plan) {
     }
 }
 
-/// Opens dumps inline.
-struct Dumps {
-    fs: Arc<dyn FileSystem>,
-    options: source::Options,
+fn dumps(life: &Life<'_>, fs: &Arc<dyn FileSystem>) -> Dumps {
+    Dumps {
+        fs: Arc::clone(fs),
+        options: source::Options {
+            buffer_bytes: life.scenario.buffer_bytes,
+            seek_spacing_bytes: life.scenario.seek_spacing_bytes,
+            ..source::Options::default()
+        },
+    }
 }
 
-impl Dumps {
-    fn new(life: &Life<'_>, fs: &Arc<dyn FileSystem>) -> Self {
-        Self {
-            fs: Arc::clone(fs),
-            options: source::Options {
-                buffer_bytes: life.scenario.buffer_bytes,
-                seek_spacing_bytes: life.scenario.seek_spacing_bytes,
-                ..source::Options::default()
-            },
-        }
-    }
+/// Opens dumps inline.
+#[derive(Clone)]
+pub struct Dumps {
+    /// Where they are.
+    pub fs: Arc<dyn FileSystem>,
+    /// How they are read.
+    pub options: source::Options,
 }
 
 impl Open for Dumps {
@@ -251,6 +248,21 @@ impl Open for Dumps {
         let source = source::open(&*self.fs, dump, from, &self.options)?;
         Ok(Box::new(source.with_seek_point(seek_point)))
     }
+}
+
+/// `broker`, and a saver to `fs` whose saves go on beside it, as the tape of `world` says.
+pub fn beside(
+    world: &World,
+    fs: &Arc<dyn FileSystem>,
+    broker: Box<dyn Broker>,
+) -> (impl Broker + use<>, impl Saver + use<>) {
+    let desk = Desk::new(world, fs);
+    let stepping = Stepping {
+        inner: broker,
+        desk: desk.clone(),
+        world: world.clone(),
+    };
+    (stepping, desk)
 }
 
 /// How many steps a save makes whenever the broker is polled, by the tape.
@@ -277,10 +289,10 @@ struct UnderWay {
 }
 
 impl Desk {
-    fn new(life: &Life<'_>, fs: &Arc<dyn FileSystem>) -> Self {
+    fn new(world: &World, fs: &Arc<dyn FileSystem>) -> Self {
         Self(Rc::new(RefCell::new(UnderWay {
             fs: Arc::clone(fs),
-            tape: life.world.tape().fork("saver"),
+            tape: world.tape().fork("saver"),
             save: None,
             result: None,
             next_at: None,
