@@ -11,3 +11,4 @@ mod download;
 mod host;
 mod letters;
 mod site;
+mod tune;
