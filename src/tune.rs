@@ -13,7 +13,7 @@
 //! | `format`, `broker` | 1, and where messages went |
 //! | `machine` | what was measured and configured: `records_per_second`, `save_cost_seconds` (what the pipeline lost by one save), `save_seconds` (the median), `window_messages`, `save_age_max_seconds`, `failures_per_day` |
 //! | `save_seconds` | `median`, `p95` and `most` of so many (`count`) |
-//! | `measured` | `interval`, `records`, and the median of the `overhead_percent` that was measured |
+//! | `measured` | `interval`, `records`, and the median of the `overhead_percent` that was measured; `noise_percent` is how much runs without saves differed among themselves |
 //! | `rows` | for each `interval`: `saves_per_hour`, `overhead_percent`, `repeating_percent`, `repeats_per_failure`, `lost_seconds_per_day` |
 //! | `young`, `daly` | the interval after these two, in records |
 //! | `recommended`, `configured`, `is_configured_fine`, `reason` | what to set, what is set, and whether that need not change |
@@ -36,6 +36,9 @@ const INTERVALS: [u64; 9] = [
     100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
 ];
 
+/// Runs that differ by more say little about the cost of saves.
+const NOISE_PERCENT_MAX: f64 = 10.0;
+
 /// What was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
@@ -47,6 +50,8 @@ pub struct Measured {
     pub save_seconds: Vec<f64>,
     /// What saving cost at some intervals.
     pub measured: Vec<Trial>,
+    /// How much runs without saves differed among themselves.
+    pub noise_percent: f64,
     /// The interval that is set.
     pub configured: u64,
 }
@@ -70,6 +75,7 @@ pub struct Report {
     machine: Machine,
     save_seconds: Distribution,
     measured: Vec<Trial>,
+    noise_percent: f64,
     rows: Vec<Row>,
     young: f64,
     daly: f64,
@@ -147,6 +153,7 @@ impl Report {
             machine,
             save_seconds: Distribution::new(measured.save_seconds),
             measured: measured.measured,
+            noise_percent: measured.noise_percent,
             rows: rows.collect(),
             young: machine.young(),
             daly: machine.daly(),
@@ -177,10 +184,10 @@ fn reason(machine: &Machine, best: u64, configured: u64) -> String {
              smaller interval saves nothing, because those in flight are repeated in any case"
         ),
         daly => format!(
-            "A save costs the pipeline {:.2} ms, and with {} failures a day saving and repeating \
-             together cost least near {} records",
+            "A save costs the pipeline {:.2} ms, and at {} a day saving and repeating together cost \
+             least near {} records",
             machine.save_cost_seconds * 1e3,
-            machine.failures_per_day,
+            failures(machine.failures_per_day),
             rounded(daly)
         ),
     };
@@ -198,6 +205,12 @@ fn reason(machine: &Machine, best: u64, configured: u64) -> String {
         ),
     };
     format!("{basis}. {verdict}.")
+}
+
+fn failures(number: f64) -> String {
+    let is_one = (number - 1.0).abs() < f64::EPSILON;
+    let noun = if is_one { "failure" } else { "failures" };
+    format!("{number} {noun}")
 }
 
 /// For people.
@@ -223,10 +236,21 @@ impl fmt::Display for Report {
         for trial in &self.measured {
             writeln!(
                 f,
-                "measured: a save every {} records made {} records {:.1} % slower",
+                "measured: a save every {} records changed the time for {} records by {:+.1} %",
                 count(trial.interval),
                 count(trial.records),
                 trial.overhead_percent
+            )?;
+        }
+        writeln!(
+            f,
+            "runs without saves differed by {:.1} % among themselves",
+            self.noise_percent
+        )?;
+        if self.noise_percent > NOISE_PERCENT_MAX {
+            writeln!(
+                f,
+                "this machine is busy: measure again when it is quiet, or longer (--seconds)"
             )?;
         }
         writeln!(
@@ -268,5 +292,55 @@ impl Report {
             true => self.configured,
             false => self.recommended,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(configured: u64, save_cost_seconds: f64) -> Report {
+        Report::new(Measured {
+            broker: "files".to_owned(),
+            machine: Machine {
+                records_per_second: 10_000.0,
+                save_cost_seconds,
+                save_seconds: 0.002,
+                window_messages: 1_000,
+                save_age_max_seconds: 30.0,
+                failures_per_day: 1.0,
+            },
+            save_seconds: vec![0.003, 0.001, 0.002],
+            measured: Vec::new(),
+            noise_percent: 12.0,
+            configured,
+        })
+    }
+
+    #[test]
+    fn the_text_says_what_to_set_and_why() {
+        let check = |configured, cost, expected: &[&str]| {
+            let text = report(configured, cost).to_string();
+            for part in expected {
+                assert!(text.contains(part), "{part} is not in\n{text}");
+            }
+        };
+        check(
+            5_000,
+            0.001,
+            &[
+                "a save takes 2.00 ms (95 %: 2.00 ms, most: 3.00 ms, of 3)",
+                "this machine is busy",
+                "state-save-interval = 5000",
+                "at 1 failure a day",
+                "so it is fine",
+            ],
+        );
+        check(
+            100,
+            0.001,
+            &["state-save-interval = 100000", "a change is worth it"],
+        );
+        check(5_000, 0.0, &["A save costs too little to be seen"]);
     }
 }

@@ -130,6 +130,7 @@ pub fn measure(
         machine,
         save_seconds,
         measured: rounds.trials(),
+        noise_percent: rounds.noise_percent(),
         configured,
     })
 }
@@ -519,20 +520,35 @@ impl Rounds {
         self.records as f64 / median(self.without.iter().map(|timing| timing.seconds))
     }
 
-    /// The slope of the line through all differences, and through none for no save.
+    /// The median of what each round says, so that one disturbed run decides nothing.
     fn save_cost_seconds(&self) -> f64 {
+        let rounds = 0..self.without.len();
+        median(rounds.map(|round| self.cost_in(round))).max(0.0)
+    }
+
+    /// The slope of the line through the differences of a round, and through none for no save.
+    fn cost_in(&self, round: usize) -> f64 {
+        let without = self.without[round];
         let (mut products, mut squares) = (0.0, 0.0);
-        for (_, timings) in &self.with {
-            for (with, without) in timings.iter().zip(&self.without) {
-                let saves = with.saves.saturating_sub(without.saves) as f64;
-                products += saves * (with.seconds - without.seconds);
-                squares += saves * saves;
-            }
+        for with in self.with.iter().map(|(_, timings)| timings[round]) {
+            let saves = with.saves.saturating_sub(without.saves) as f64;
+            products += saves * (with.seconds - without.seconds);
+            squares += saves * saves;
         }
-        match squares > 0.0 {
-            true => (products / squares).max(0.0),
-            false => 0.0,
+        if squares > 0.0 {
+            products / squares
+        } else {
+            0.0
         }
+    }
+
+    /// How much runs without saves differed among themselves: the middle half of them, in percent.
+    fn noise_percent(&self) -> f64 {
+        let mut seconds: Vec<_> = self.without.iter().map(|timing| timing.seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        let quarter = seconds.len() / 4;
+        let (low, high) = (seconds[quarter], seconds[seconds.len() - 1 - quarter]);
+        (high / low - 1.0) * 100.0
     }
 
     fn trials(&self) -> Vec<Trial> {
@@ -579,6 +595,7 @@ mod tests {
         let trials = rounds.trials();
         assert!((trials[0].overhead_percent - 10.0).abs() < 1e-9);
         assert!((rounds.records_per_second() - 500.0).abs() < 1e-9);
+        assert!((rounds.noise_percent() - 100.0).abs() < 1e-9);
     }
 
     #[test]

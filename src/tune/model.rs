@@ -107,11 +107,14 @@ impl Machine {
         (self.window_messages as f64).max(self.records_in_a_save())
     }
 
-    /// Daly's interval within what makes sense, as a round number.
+    /// The round number near Daly's interval, within what makes sense, that loses least.
     pub fn best(&self) -> u64 {
         let most = self.records_per_second * self.save_age_max_seconds;
-        let best = self.daly().max(self.floor()).min(most.max(self.floor()));
-        round(best)
+        let aim = self.daly().min(most).max(self.floor());
+        let round = round_around(aim).into_iter();
+        let sensible = round.filter(|&interval| interval as f64 >= self.floor());
+        let best = sensible.min_by(|&one, &other| self.lost(one).total_cmp(&self.lost(other)));
+        best.expect("the largest is not below what is aimed at")
     }
 
     /// Whether `interval` costs so little more than the best that it is not worth a change.
@@ -120,20 +123,15 @@ impl Machine {
     }
 }
 
-/// Rounded to one digit of 1, 2 or 5.
+/// The numbers of one digit, 1, 2 or 5, around `number`, in rising order.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "an interval is bounded by a billion records"
+    reason = "not negative, and the cast saturates"
 )]
-fn round(number: f64) -> u64 {
+fn round_around(number: f64) -> [u64; 4] {
     let power = 10_f64.powf(number.max(1.0).log10().floor());
-    let nearness = |step: &f64| (number / (step * power)).ln().abs();
-    let steps = [1.0, 2.0, 5.0, 10.0];
-    let near = steps
-        .into_iter()
-        .min_by(|one, other| nearness(one).total_cmp(&nearness(other)));
-    (near.expect("there are steps") * power).clamp(1.0, 1e9) as u64
+    [1.0, 2.0, 5.0, 10.0].map(|step| (step * power).round() as u64)
 }
 
 #[cfg(test)]
@@ -229,11 +227,9 @@ mod tests {
 
     #[test]
     fn intervals_are_round() {
-        let check = |number, expected| assert_eq!(round(number), expected, "{number}");
-        check(0.0, 1);
-        check(1.3, 1);
-        check(1_600.0, 2_000);
-        check(4_000.0, 5_000);
-        check(8_000.0, 10_000);
+        let check = |number, expected| assert_eq!(round_around(number), expected, "{number}");
+        check(0.0, [1, 2, 5, 10]);
+        check(1_000.0, [1_000, 2_000, 5_000, 10_000]);
+        check(9_999.0, [1_000, 2_000, 5_000, 10_000]);
     }
 }

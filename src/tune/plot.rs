@@ -87,10 +87,10 @@ pub(super) fn svg(report: &Report) -> String {
     );
     let machine = &report.machine;
     let subtitle = format!(
-        "{} records/s into {}, {} failures a day",
+        "{} records/s into {}, {} a day",
         rounded(machine.records_per_second),
         report.broker,
-        machine.failures_per_day
+        super::failures(machine.failures_per_day)
     );
     text("", LEFT, 44.0, "start", &subtitle);
     text(
@@ -124,6 +124,8 @@ pub(super) fn svg(report: &Report) -> String {
         let x = LEFT + 10.0 + 90.0 * index as f64;
         text(class, x, 472.0, "start", &format!("\u{2501} {name}"));
     }
+    let legend = "points: records between saves; ring: recommended";
+    text("small", RIGHT, 472.0, "end", legend);
     let _ = writeln!(
         svg,
         "<text transform=\"translate(24 {:.1}) rotate(-90)\" text-anchor=\"middle\">part of the time that is lost</text>",
@@ -185,14 +187,15 @@ fn intervals(svg: &mut String, report: &Report, across: &Axis, down: &Axis) {
         // Small intervals repeat nearly the same, so their names would lie over each other.
         if is_best || x - labelled > 48.0 {
             labelled = x;
+            let x = x + 6.0;
             let label = rounded(row.interval as f64);
             let (y, weight) = match is_best {
-                true => (y - 24.0, " font-weight=\"bold\""),
-                false => (y - 10.0, ""),
+                true => (y - 12.0, " font-weight=\"bold\""),
+                false => (y - 6.0, ""),
             };
             let _ = writeln!(
                 svg,
-                "<text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\"{weight}>{label}</text>"
+                "<text class=\"small\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"start\"{weight}>{label}</text>"
             );
         }
     }
