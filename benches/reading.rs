@@ -5,7 +5,6 @@
 mod support;
 
 use std::hint::black_box;
-use std::io::{BufReader, Read};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use discogs_extractor::dump::Kind;
@@ -13,8 +12,7 @@ use discogs_extractor::gzip::GzipReader;
 use discogs_extractor::message::{Profile, Reading, Transcoder};
 use discogs_extractor::pool::pooled;
 use discogs_extractor::record::Position;
-use discogs_extractor::source::{self, Item};
-use flate2::bufread::GzDecoder;
+use discogs_extractor::source;
 use support::{Corpus, split, tree};
 
 const PIECE: usize = 128 * 1024;
@@ -29,11 +27,7 @@ fn reading(criterion: &mut Criterion) {
         group.sample_size(10);
         group.throughput(Throughput::Bytes(corpus.xml_bytes));
         group.bench_function("limit", |bencher| {
-            bencher.iter(|| {
-                let mut decoder = GzDecoder::new(BufReader::with_capacity(PIECE, corpus.file()));
-                let mut piece = vec![0; PIECE];
-                while decoder.read(&mut piece).unwrap() > 0 {}
-            });
+            bencher.iter(|| corpus.inflate());
         });
         group.bench_function("inflate", |bencher| {
             bencher.iter(|| {
@@ -84,46 +78,5 @@ fn reading(criterion: &mut Criterion) {
     }
 }
 
-/// The first message after a resume at so many hundredths of the releases, by way of a seek point.
-fn resume(criterion: &mut Criterion) {
-    let corpus = Corpus::new(Kind::Releases);
-    let items = corpus
-        .source(Position::START, None)
-        .filter_map(|read| match read {
-            Ok(source::Read::Item(item)) => Some(item),
-            _ => None,
-        });
-    // Positions and points only: the messages of a dump need not fit into memory.
-    let places: Vec<_> = items
-        .map(
-            |Item {
-                 position,
-                 seek_point,
-                 ..
-             }| (position, seek_point),
-        )
-        .collect();
-    let mut group = criterion.benchmark_group("resume");
-    group.sample_size(10);
-    for hundredths in [1, 50, 99] {
-        let index = places.len() * hundredths / 100;
-        let from = places[index].0;
-        let point = places[..index]
-            .iter()
-            .rev()
-            .find_map(|(_, point)| point.clone());
-        group.bench_function(hundredths.to_string(), |bencher| {
-            bencher.iter(|| {
-                let point = point.as_deref().cloned();
-                pooled(corpus.source(from, point), 2)
-                    .find(|read| matches!(read, Ok(source::Read::Item(_))))
-                    .unwrap()
-                    .unwrap()
-            });
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(benches, reading, resume);
+criterion_group!(benches, reading);
 criterion_main!(benches);

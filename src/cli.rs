@@ -10,7 +10,7 @@ use clap::{
 };
 
 use crate::settings::{
-    DEFAULT_FILE, DOWNLOAD, FOLLOW, Flags, Form, LOG, ONCE, PLACE, SETTINGS, Setting,
+    DEFAULT_FILE, DOWNLOAD, FOLLOW, Flags, Form, LOG, ONCE, PLACE, SETTINGS, Setting, TUNE,
 };
 
 const ABOUT: &str = "\
@@ -25,6 +25,7 @@ Examples:
   discogs-extractor download /data                   the newest version, from the public host
   discogs-extractor follow /data --broker amqp://rabbit --keep 2
   discogs-extractor status /data --json
+  discogs-extractor tune /data --broker amqp://rabbit --failures-per-day 0.1 --svg tune.svg
   discogs-extractor check /data --sample 3           would a run succeed, and what would it publish
 
 Configuration:
@@ -80,6 +81,21 @@ pub enum Task {
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         sample: u64,
         /// Print the report as JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure this machine and broker, and say how often to save
+    Tune {
+        /// The settings of the run, and how often it fails.
+        #[command(flatten)]
+        flags: TuneFlags,
+        /// How long to measure
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u64).range(1..=3_600))]
+        seconds: u64,
+        /// Draw what is lost against what is repeated, as SVG
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+        /// Print JSON for programs
         #[arg(long)]
         json: bool,
     },
@@ -161,6 +177,10 @@ pub struct OfDownload;
 #[derive(Clone, Debug, Default)]
 pub struct OfFollow;
 
+/// What has an influence on how often to save.
+#[derive(Clone, Debug, Default)]
+pub struct OfTune;
+
 /// What says where a state marker is.
 #[derive(Clone, Debug, Default)]
 pub struct OfPlace;
@@ -177,7 +197,7 @@ impl Subset for All {
 
 impl Subset for OfRun {
     fn has(key: &str) -> bool {
-        ![DOWNLOAD, FOLLOW].concat().contains(&key)
+        ![DOWNLOAD, FOLLOW, TUNE].concat().contains(&key)
     }
 }
 
@@ -189,7 +209,13 @@ impl Subset for OfDownload {
 
 impl Subset for OfFollow {
     fn has(key: &str) -> bool {
-        !ONCE.contains(&key)
+        ![ONCE, TUNE].concat().contains(&key)
+    }
+}
+
+impl Subset for OfTune {
+    fn has(key: &str) -> bool {
+        (OfRun::has(key) || TUNE.contains(&key)) && key != "reprocess"
     }
 }
 
@@ -216,6 +242,9 @@ pub type DownloadFlags = FlagsOf<OfDownload>;
 
 /// The flags of `follow`.
 pub type FollowFlags = FlagsOf<OfFollow>;
+
+/// The flags of `tune`.
+pub type TuneFlags = FlagsOf<OfTune>;
 
 /// The flags that say where a state marker is.
 pub type PlaceFlags = FlagsOf<OfPlace>;

@@ -145,6 +145,38 @@ impl FollowConfig {
     }
 }
 
+/// Everything that `tune` needs to know.
+#[derive(Clone, Debug)]
+pub struct TuneConfig {
+    /// The run that it is about.
+    pub run: Config,
+    /// How often that is interrupted.
+    pub failures_per_day: f64,
+}
+
+impl TuneConfig {
+    /// What `values` say of it.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn new(fs: &dyn FileSystem, values: &Values) -> Result<Self, ConfigError> {
+        Ok(Self {
+            run: Config::new(fs, values)?,
+            failures_per_day: failures_per_day(required(values, "failures-per-day"))?,
+        })
+    }
+}
+
+fn failures_per_day(value: &Value) -> Result<f64, ConfigError> {
+    match value.text.parse() {
+        Ok(number) if (0.001..=86_400.0).contains(&number) => Ok(number),
+        _ => Err(value.error(format!(
+            "`{}` makes no sense here; write a number from 0.001 to 86400",
+            value.text
+        ))),
+    }
+}
+
 fn download_url(value: &Value) -> Result<String, ConfigError> {
     let url = value.text.trim_end_matches('/');
     let rest = url

@@ -86,3 +86,5 @@ pub mod check;
 pub mod fetch;
 #[cfg(feature = "program")]
 pub mod letters;
+#[cfg(feature = "program")]
+pub mod tune;

@@ -4,13 +4,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, LettersTask, Task};
-use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, Place};
+use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, Place, TuneConfig};
 use discogs_extractor::download::DownloadError;
 use discogs_extractor::extraction::Ending;
 use discogs_extractor::fetch::{self, FetchError};
@@ -23,6 +24,7 @@ use discogs_extractor::status;
 use discogs_extractor::supervisor::Supervisor;
 use discogs_extractor::telemetry::Telemetry;
 use discogs_extractor::time::{Clock, SystemClock};
+use discogs_extractor::tune::{self, TuneError};
 
 const COMPLETE: u8 = 0;
 const ERROR: u8 = 1;
@@ -40,6 +42,12 @@ fn main() -> ExitCode {
             sample,
             json,
         } => check(&flags.0, sample, json),
+        Task::Tune {
+            flags,
+            seconds,
+            svg,
+            json,
+        } => tune(&flags.0, Duration::from_secs(seconds), svg.as_deref(), json),
         Task::DeadLetters(task) => dead_letters(task),
         Task::Config(flags) => show_config(&flags.0),
         Task::Completions { shell } => completions(shell),
@@ -157,6 +165,38 @@ fn check(flags: &Flags, samples: u64, is_json: bool) -> anyhow::Result<u8> {
         _ => eprint!("{text}"),
     }
     Ok(if report.is_sound() { COMPLETE } else { ERROR })
+}
+
+fn tune(flags: &Flags, time: Duration, svg: Option<&Path>, is_json: bool) -> anyhow::Result<u8> {
+    let config = TuneConfig::new(&OsFileSystem, &load(flags)?)?;
+    let _telemetry = Telemetry::start(config.run.log);
+    tracing::info!("measuring for about {} seconds", time.as_secs());
+    let outside = tune::Outside {
+        fs: Arc::new(OsFileSystem),
+        clock: Arc::new(SystemClock::new()),
+        stop: &take_signals()?,
+    };
+    let measured = match tune::measure(&config, time, outside) {
+        Ok(measured) => measured,
+        Err(error @ TuneError::Stopped) => {
+            eprintln!("{error}");
+            return Ok(STOPPED);
+        }
+        Err(TuneError::Run(error)) => return Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    let report = tune::Report::new(measured);
+    if let Some(path) = svg {
+        let written = OsFileSystem.create(path);
+        written
+            .and_then(|mut file| file.write_all(report.to_svg().as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print(&match is_json {
+        true => report.to_json(),
+        false => report.to_string(),
+    })?;
+    Ok(COMPLETE)
 }
 
 fn dead_letters(task: LettersTask) -> anyhow::Result<u8> {

@@ -195,6 +195,29 @@ impl RabbitMq {
     }
 }
 
+/// Deletes the exchanges and queues that `config` declares, and what is in them.
+///
+/// # Errors
+/// What RabbitMQ, or the network, said.
+pub fn remove(config: &RabbitMqConfig) -> Result<(), String> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let mut why = "no address of a RabbitMQ is configured".to_owned();
+    for address in &config.addresses {
+        let removed =
+            async { timeout(config.connect_timeout, link::remove(config, address)).await };
+        match runtime.block_on(removed) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => why = failure::disconnect(address, &error).why,
+            Err(_) => why = format!("RabbitMQ at {address} did not answer"),
+        }
+    }
+    // A look-up of the host name may still be running, and nobody can interrupt it.
+    runtime.shutdown_background();
+    Err(why)
+}
+
 impl Broker for RabbitMq {
     fn submit(&mut self, command: Command) {
         self.0.submit(command);

@@ -209,19 +209,27 @@ pub fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
 }
 
 /// Opens dumps, each on threads of its own.
-struct Dumps {
+#[derive(Clone)]
+pub struct Dumps {
     fs: Arc<dyn FileSystem>,
     options: source::Options,
     transcode_threads: usize,
 }
 
 impl Dumps {
-    fn new(config: &Config, fs: &Arc<dyn FileSystem>) -> Self {
+    /// As `config` says.
+    pub fn new(config: &Config, fs: &Arc<dyn FileSystem>) -> Self {
         Self {
             fs: Arc::clone(fs),
             options: source_options(config),
             transcode_threads: config.transcode_threads,
         }
+    }
+}
+
+impl fmt::Debug for Dumps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dumps")
     }
 }
 

@@ -226,6 +226,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Begin at record 1 whatever the state marker says",
     },
     Setting {
+        key: "failures-per-day",
+        form: Form::Value("NUMBER"),
+        variables: &["DISCOGS_FAILURES_PER_DAY"],
+        default: "1",
+        heading: STATE,
+        help: "How often a run is interrupted, for `tune`; 0.1 is every ten days",
+    },
+    Setting {
         key: "record-bytes-max",
         form: Form::Value("SIZE"),
         variables: &["DISCOGS_RECORD_BYTES_MAX"],
@@ -339,6 +347,9 @@ pub const DOWNLOAD: &[&str] = &["download-url"];
 
 /// The settings of `follow` alone.
 pub const FOLLOW: &[&str] = &["check-days", "keep"];
+
+/// The settings of `tune` alone.
+pub const TUNE: &[&str] = &["failures-per-day"];
 
 /// The settings of one run, which make no sense in many.
 pub const ONCE: &[&str] = &["dump-version", "reprocess"];
@@ -796,7 +807,7 @@ mod tests {
             let is_rabbitmq = setting.variables[0].starts_with("RABBITMQ_");
             assert!(!is_value || is_named || is_rabbitmq, "{}", setting.key);
         }
-        for key in [PLACE, DOWNLOAD, FOLLOW, ONCE, LOG].concat() {
+        for key in [PLACE, DOWNLOAD, FOLLOW, TUNE, ONCE, LOG].concat() {
             assert!(setting(key).is_some(), "{key}");
         }
     }

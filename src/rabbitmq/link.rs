@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -219,6 +219,23 @@ async fn declare_queue(
         .queue_declare(name.clone(), options, arguments)
         .await?;
     Ok(())
+}
+
+/// Deletes the exchanges and queues that are configured, on a connection of its own.
+pub(super) async fn remove(config: &RabbitMqConfig, address: &AmqpAddress) -> lapin::Result<()> {
+    let connection = connect(config, address).await?;
+    let channel = connection.create_channel().await?;
+    for kind in Kind::ALL {
+        for queue in &config.queues {
+            let name = ShortString::from(queue.name_for(kind));
+            let options = QueueDeleteOptions::default();
+            channel.queue_delete(name, options).await?;
+        }
+        let exchange = Route::new(&config.topology, kind).exchange;
+        let options = ExchangeDeleteOptions::default();
+        channel.exchange_delete(exchange, options).await?;
+    }
+    connection.close(200, "OK".into()).await
 }
 
 fn acknowledgement(confirmation: Confirmation) -> Acknowledgement {

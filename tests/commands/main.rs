@@ -12,3 +12,4 @@ mod host;
 mod letters;
 mod site;
 mod supervisor;
+mod tune;
