@@ -647,6 +647,7 @@ fn describe_trouble(notice: &Notice) -> (Level, String) {
             ),
         ),
         Notice::SaveRecovered => (Level::INFO, "the state is saved again".to_owned()),
+        Notice::Saved { took } => (Level::DEBUG, format!("the state is saved, in {took:.1?}")),
         _ => unreachable!("`describe` has the others"),
     }
 }
