@@ -13,10 +13,8 @@ use crate::fs::{FileSystem, OsFileSystem};
 use crate::http_client::HttpClient;
 use crate::marker::Paths;
 use crate::plan::{self, PlanError};
-use crate::run;
-use crate::signals::{Sleeper, StopSignals};
-use crate::telemetry::{self, Telemetry};
-use crate::time::{Clock, SystemClock};
+use crate::run::{self, Process};
+use crate::signals::Sleeper;
 
 /// Why there are no dumps.
 #[derive(Debug, thiserror::Error)]
@@ -37,19 +35,19 @@ pub enum FetchError {
     },
 }
 
-/// Fetches what is missing of the version that `config` names, and returns that; until `stop` says
+/// Fetches what is missing of the version that `config` names, and returns that; until a signal says
 /// otherwise.
 ///
 /// # Errors
 /// Why it ended before everything was there.
-pub fn fetch(
-    config: &DownloadConfig,
-    telemetry: &Telemetry,
-    stop: &StopSignals,
-) -> Result<Version, FetchError> {
+pub fn fetch(config: &DownloadConfig, process: &Process) -> Result<Version, FetchError> {
+    let Process {
+        clock,
+        telemetry,
+        stop,
+    } = process;
     let fs = OsFileSystem;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+    let mut sleeper = Sleeper::new(Arc::clone(clock));
     stop.wake(sleeper.waker());
     let directory = &config.directory;
     create(&fs, directory)?;
@@ -57,23 +55,27 @@ pub fn fetch(
     let options = Options::new(&config.url);
     let mut outside = Outside {
         fs: &fs,
-        clock: &*clock,
-        http: &mut HttpClient::new(Arc::clone(&clock)),
+        clock: &**clock,
+        http: &mut HttpClient::new(Arc::clone(clock)),
         pause: &mut sleeper,
-        watcher: &mut telemetry.download(),
+        watcher: &mut telemetry.download(clock.now()),
         stop: &stop.flag,
     };
     let published = download::find(&mut outside, &options, config.version.as_ref())?;
     let paths = Paths::new(state, &published.version);
-    let _lock = plan::lock(&fs, &paths, &run::owner(&fs, &*clock))?;
+    let _lock = plan::lock(&fs, &paths, &run::owner(&fs, &**clock))?;
     download::fetch(&mut outside, &options, &published, directory, &paths)?;
     Ok(published.version)
 }
 
-/// Fetches and publishes every new version until `stop` says so.
-pub fn follow(config: FollowConfig, telemetry: &Telemetry, stop: &StopSignals) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+/// Fetches and publishes every new version until a signal says otherwise.
+pub fn follow(config: FollowConfig, process: &Process) {
+    let Process {
+        clock,
+        telemetry,
+        stop,
+    } = process;
+    let mut sleeper = Sleeper::new(Arc::clone(clock));
     let waker = sleeper.waker();
     let FollowConfig {
         download,
@@ -82,13 +84,13 @@ pub fn follow(config: FollowConfig, telemetry: &Telemetry, stop: &StopSignals) {
         keep,
     } = config;
     let mut outside = follow::Outside {
-        clock: &*clock,
+        clock: &**clock,
         pause: &mut sleeper,
         stop: &stop.flag,
-        notice: &mut telemetry::tell_round,
+        notice: &mut |now, notice| telemetry.tell_round(now, notice),
     };
     follow::follow(&mut outside, check_every, &mut || {
-        let round = round(&download, &mut run, telemetry, stop);
+        let round = round(&download, &mut run, process);
         stop.wake(waker.clone());
         match (&round, keep) {
             (Round::Complete(_), Some(keep)) => remove_old(&download.directory, keep, round),
@@ -98,19 +100,14 @@ pub fn follow(config: FollowConfig, telemetry: &Telemetry, stop: &StopSignals) {
 }
 
 /// Fetches the newest version, and publishes it.
-fn round(
-    download: &DownloadConfig,
-    run: &mut Config,
-    telemetry: &Telemetry,
-    stop: &StopSignals,
-) -> Round {
-    let version = match fetch(download, telemetry, stop) {
+fn round(download: &DownloadConfig, run: &mut Config, process: &Process) -> Round {
+    let version = match fetch(download, process) {
         Ok(version) => version,
         Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
         Err(error) => return Round::Failed(error.to_string()),
     };
     run.place.version = Some(version.clone());
-    match run::run(run, telemetry, stop) {
+    match run::run(run, process) {
         Err(error) => Round::Failed(error.to_string()),
         Ok(summary) => match summary.ending {
             Ending::Complete | Ending::SelectionComplete => Round::Complete(version),

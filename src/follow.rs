@@ -54,7 +54,7 @@ pub struct Outside<'a> {
     /// Set, from a signal or another thread, to stop.
     pub stop: &'a AtomicBool,
     /// Who is told.
-    pub notice: &'a mut dyn FnMut(&Notice),
+    pub notice: &'a mut dyn FnMut(Instant, &Notice),
 }
 
 /// Makes rounds until it is stopped, `check_every` after each that came to its end.
@@ -73,9 +73,9 @@ pub fn follow(outside: &mut Outside<'_>, check_every: Duration, round: &mut dyn 
                 (Notice::Failed(why, pause), pause)
             }
         };
-        (outside.notice)(&notice);
-        let deadline = outside.clock.now() + pause;
-        wait(outside, deadline);
+        let now = outside.clock.now();
+        (outside.notice)(now, &notice);
+        wait(outside, now + pause);
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
             clock: calendar,
             pause: &mut Sleeper { calendar, stop },
             stop,
-            notice: &mut |_| (),
+            notice: &mut |_, _| (),
         };
         follow(&mut outside, check_every, round);
     }

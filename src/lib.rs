@@ -68,6 +68,8 @@ pub mod signals;
 pub mod config;
 
 #[cfg(feature = "program")]
+pub mod board;
+#[cfg(feature = "program")]
 pub mod cli;
 #[cfg(feature = "program")]
 pub mod status;

@@ -10,15 +10,14 @@ use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, LettersTask, Task};
-use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, Place};
+use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, LogConfig, Place};
 use discogs_extractor::download::DownloadError;
 use discogs_extractor::extraction::Ending;
 use discogs_extractor::fetch::{self, FetchError};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::letters::{self, Choice};
-use discogs_extractor::run::{self, RunError};
+use discogs_extractor::run::{self, Process, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
-use discogs_extractor::signals::StopSignals;
 use discogs_extractor::status;
 use discogs_extractor::telemetry::Telemetry;
 use discogs_extractor::time::{Clock, SystemClock};
@@ -60,8 +59,7 @@ fn load(flags: &Flags) -> Result<Values, ConfigError> {
 
 fn run(flags: &Flags) -> anyhow::Result<u8> {
     let config = Config::new(&OsFileSystem, &load(flags)?)?;
-    let telemetry = Telemetry::start(config.log);
-    let summary = run::run(&config, &telemetry, &take_signals()?)?;
+    let summary = run::run(&config, &process(config.log)?)?;
     print(&summary.to_string())?;
     if let Some(failure) = summary.failure() {
         eprintln!("error: {failure}");
@@ -75,8 +73,7 @@ fn run(flags: &Flags) -> anyhow::Result<u8> {
 
 fn download(flags: &Flags) -> anyhow::Result<u8> {
     let config = DownloadConfig::new(&OsFileSystem, &load(flags)?)?;
-    let telemetry = Telemetry::start(config.log);
-    match fetch::fetch(&config, &telemetry, &take_signals()?) {
+    match fetch::fetch(&config, &process(config.log)?) {
         Ok(version) => {
             let directory = config.directory.display();
             print(&format!("version {version} is complete in {directory}\n"))?;
@@ -90,15 +87,15 @@ fn download(flags: &Flags) -> anyhow::Result<u8> {
     }
 }
 
-fn take_signals() -> anyhow::Result<StopSignals> {
-    StopSignals::take().context("cannot take signals")
+fn process(log: LogConfig) -> anyhow::Result<Process> {
+    Process::new(Telemetry::start(log)).context("cannot take signals")
 }
 
 /// Goes on until it is stopped, which is not an error.
 fn follow(flags: &Flags) -> anyhow::Result<u8> {
     let config = FollowConfig::new(&OsFileSystem, &load(flags)?)?;
-    let telemetry = Telemetry::start(config.run.log);
-    fetch::follow(config, &telemetry, &take_signals()?);
+    let process = process(config.run.log)?;
+    fetch::follow(config, &process);
     Ok(COMPLETE)
 }
 
