@@ -14,7 +14,7 @@ use crate::http_client::HttpClient;
 use crate::marker::Paths;
 use crate::plan::{self, PlanError};
 use crate::run::{self, Process};
-use crate::signals::Sleeper;
+use crate::signals::{Sleeper, Trigger};
 
 /// Why there are no dumps.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +68,8 @@ pub fn fetch(config: &DownloadConfig, process: &Process) -> Result<Version, Fetc
     Ok(published.version)
 }
 
-/// Fetches and publishes every new version until a signal says otherwise.
-pub fn follow(config: FollowConfig, process: &Process) {
+/// Fetches and publishes every new version until a signal says otherwise; `trigger` makes it look now.
+pub fn follow(config: FollowConfig, process: &Process, trigger: &Trigger) {
     let Process {
         clock,
         telemetry,
@@ -77,6 +77,7 @@ pub fn follow(config: FollowConfig, process: &Process) {
     } = process;
     let mut sleeper = Sleeper::new(Arc::clone(clock));
     let waker = sleeper.waker();
+    trigger.wake(waker.clone());
     let FollowConfig {
         download,
         mut run,
@@ -87,10 +88,11 @@ pub fn follow(config: FollowConfig, process: &Process) {
         clock: &**clock,
         pause: &mut sleeper,
         stop: &stop.flag,
+        look: &trigger.flag,
         notice: &mut |now, notice| telemetry.tell_round(now, notice),
     };
     follow::follow(&mut outside, check_every, &mut || {
-        let round = round(&download, &mut run, process);
+        let round = round(&download, &mut run, process, trigger);
         stop.wake(waker.clone());
         match (&round, keep) {
             (Round::Complete(_), Some(keep)) => remove_old(&download.directory, keep, round),
@@ -100,13 +102,19 @@ pub fn follow(config: FollowConfig, process: &Process) {
 }
 
 /// Fetches the newest version, and publishes it.
-fn round(download: &DownloadConfig, run: &mut Config, process: &Process) -> Round {
+fn round(
+    download: &DownloadConfig,
+    run: &mut Config,
+    process: &Process,
+    trigger: &Trigger,
+) -> Round {
     let version = match fetch(download, process) {
         Ok(version) => version,
         Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
         Err(error) => return Round::Failed(error.to_string()),
     };
     run.place.version = Some(version.clone());
+    run.is_forced = trigger.take_forced();
     match run::run(run, process) {
         Err(error) => Round::Failed(error.to_string()),
         Ok(summary) => match summary.ending {

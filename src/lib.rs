@@ -72,6 +72,8 @@ pub mod board;
 #[cfg(feature = "program")]
 pub mod cli;
 #[cfg(feature = "program")]
+pub mod endpoint;
+#[cfg(feature = "program")]
 pub mod status;
 #[cfg(feature = "program")]
 pub mod telemetry;

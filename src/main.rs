@@ -10,14 +10,18 @@ use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, LettersTask, Task};
-use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, LogConfig, Place};
+use discogs_extractor::config::{
+    self, Config, DownloadConfig, FollowConfig, ListenConfig, LogConfig, Place,
+};
 use discogs_extractor::download::DownloadError;
+use discogs_extractor::endpoint::{Endpoint, Sources};
 use discogs_extractor::extraction::Ending;
 use discogs_extractor::fetch::{self, FetchError};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::letters::{self, Choice};
 use discogs_extractor::run::{self, Process, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
+use discogs_extractor::signals::Trigger;
 use discogs_extractor::status;
 use discogs_extractor::telemetry::Telemetry;
 use discogs_extractor::time::{Clock, SystemClock};
@@ -58,8 +62,12 @@ fn load(flags: &Flags) -> Result<Values, ConfigError> {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<u8> {
-    let config = Config::new(&OsFileSystem, &load(flags)?)?;
-    let summary = run::run(&config, &process(config.log)?)?;
+    let values = load(flags)?;
+    let config = Config::new(&OsFileSystem, &values)?;
+    let listen = ListenConfig::new(&values, ListenConfig::OFF)?;
+    let process = process(config.log)?;
+    let _endpoint = watched(listen, &process, None)?;
+    let summary = run::run(&config, &process)?;
     print(&summary.to_string())?;
     if let Some(failure) = summary.failure() {
         eprintln!("error: {failure}");
@@ -91,11 +99,34 @@ fn process(log: LogConfig) -> anyhow::Result<Process> {
     Process::new(Telemetry::start(log)).context("cannot take signals")
 }
 
+/// Lets `process` be watched, if that is wanted.
+fn watched(
+    listen: Option<ListenConfig>,
+    process: &Process,
+    trigger: Option<Arc<Trigger>>,
+) -> Result<Option<Endpoint>, ConfigError> {
+    let sources = Sources {
+        board: process.telemetry.board(),
+        clock: Arc::clone(&process.clock),
+        trigger,
+    };
+    let start = |listen| Endpoint::start(&listen, sources);
+    let endpoint = listen.map(start).transpose()?;
+    if let Some(endpoint) = &endpoint {
+        tracing::info!("to be watched at http://{}/", endpoint.address);
+    }
+    Ok(endpoint)
+}
+
 /// Goes on until it is stopped, which is not an error.
 fn follow(flags: &Flags) -> anyhow::Result<u8> {
-    let config = FollowConfig::new(&OsFileSystem, &load(flags)?)?;
+    let values = load(flags)?;
+    let config = FollowConfig::new(&OsFileSystem, &values)?;
+    let listen = ListenConfig::new(&values, ListenConfig::ON)?;
     let process = process(config.run.log)?;
-    fetch::follow(config, &process);
+    let trigger = Arc::new(Trigger::default());
+    let _endpoint = watched(listen, &process, Some(Arc::clone(&trigger)))?;
+    fetch::follow(config, &process, &trigger);
     Ok(COMPLETE)
 }
 
@@ -191,6 +222,7 @@ fn retry(flags: &Flags, record: Option<u64>, xml: Option<PathBuf>) -> anyhow::Re
 fn show_config(flags: &Flags) -> anyhow::Result<u8> {
     let values = load(flags)?;
     Config::new(&OsFileSystem, &values)?;
+    ListenConfig::new(&values, ListenConfig::OFF)?;
     print(&values.to_toml(config::mask))?;
     Ok(COMPLETE)
 }
