@@ -14,12 +14,12 @@ use serde_json::Value;
 
 const KINDS: [&str; 4] = ["artists", "labels", "masters", "releases"];
 
-fn name(kind: &str) -> String {
+pub(crate) fn name(kind: &str) -> String {
     format!("discogs_20260801_{kind}.xml.gz")
 }
 
 /// The committed dumps.
-fn dumps() -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn dumps() -> BTreeMap<String, Vec<u8>> {
     let dump = |kind| {
         let name = name(kind);
         let bytes = fs::read(fixture("20260801").join(&name)).unwrap();
@@ -28,7 +28,7 @@ fn dumps() -> BTreeMap<String, Vec<u8>> {
     KINDS.into_iter().map(dump).collect()
 }
 
-fn site() -> Site {
+pub(crate) fn site() -> Site {
     let nothing = tempfile::tempdir().unwrap();
     Site::with_copies(nothing.path())
 }
@@ -112,7 +112,7 @@ fn what_fails_is_tried_again_and_what_came_is_kept() {
 }
 
 /// Looks now and then until `is_so`, while the program lives.
-fn look_until(child: &mut Child, is_so: impl Fn() -> bool) {
+pub(crate) fn look_until(child: &mut Child, is_so: impl Fn() -> bool) {
     for _ in 0..120_000 {
         if is_so() {
             return;
@@ -219,7 +219,7 @@ fn what_cannot_be_had_is_said() {
     check(&line(&liar), 1, "came 2 times with other bytes");
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let status = std::process::Command::new("kill")
         .args([format!("-{name}"), child.id().to_string()])
         .status();

@@ -7,7 +7,12 @@
 )]
 
 mod check;
+mod client;
 mod download;
 mod host;
 mod letters;
+mod page;
+mod prometheus;
 mod site;
+mod watched;
+mod watching;
