@@ -6,6 +6,7 @@
     reason = "works with the files and processes of the real program"
 )]
 
+mod browser;
 mod check;
 mod client;
 mod download;
