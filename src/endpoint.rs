@@ -12,8 +12,8 @@
 //!
 //! It runs on a thread of its own and only reads the [`Board`], so that whoever asks, and however
 //! often, can't stop the program. One request a connection, and a connection has
-//! [`CONNECTION_TIMEOUT`] from its first byte to its last: nobody holds one of the
-//! [`CONNECTIONS_MAX`] for longer.
+//! `CONNECTION_TIMEOUT` from its first byte to its last: nobody holds one of the
+//! `CONNECTIONS_MAX` for longer.
 
 mod json;
 mod metrics;

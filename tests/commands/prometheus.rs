@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// The samples by name with labels, as `name{label="value"}`.
 pub(crate) type Samples = BTreeMap<String, f64>;
 
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
 /// The samples of a text.
 pub(crate) fn parse(text: &str) -> Result<Samples, String> {
     assert!(text.ends_with('\n'), "the last line has an end");
@@ -68,7 +70,7 @@ fn base<'a>(name: &'a str, form: &str) -> &'a str {
 }
 
 /// The name and the labels of a sample.
-fn labels(sample: &str) -> Result<(&str, Vec<(&str, &str)>), String> {
+fn labels(sample: &str) -> Result<(&str, Labels<'_>), String> {
     let wrong = || format!("no name and labels: {sample}");
     let (name, inside) = match sample.split_once('{') {
         None => (sample, None),
@@ -96,7 +98,11 @@ fn check(name: &str, form: &str, samples: &[(String, f64)]) -> Result<(), String
     if is_counter != name.ends_with("_total") {
         return Err(format!("{name} is called like another form than {form}"));
     }
-    if form != "gauge" && samples.iter().any(|(_, value)| !(*value >= 0.0)) {
+    if form != "gauge"
+        && samples
+            .iter()
+            .any(|(_, value)| value.is_nan() || *value < 0.0)
+    {
         return Err(format!("{name} is below 0"));
     }
     if form != "histogram" {
