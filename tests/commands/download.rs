@@ -231,7 +231,7 @@ fn follow_fetches_and_publishes_across_kills_and_waits_until_it_is_stopped() {
     let (site, host) = (site(), Host::new(dumps()));
     let old = site.path("data/discogs_20260701_labels.xml.gz");
     let line = format!(
-        "follow data --download-url {} --broker file:spool --keep 1",
+        "follow data --download-url {} --broker file:spool --keep 1 --listen off",
         host.address()
     );
     for file in [name("labels"), name("releases")] {
@@ -263,7 +263,7 @@ fn follow_fetches_and_publishes_across_kills_and_waits_until_it_is_stopped() {
 fn follow_survives_what_fails_and_can_be_stopped_meanwhile() {
     let (site, host) = (site(), Host::new(dumps()));
     host.habits(&name("artists"), &[Habit::Status(404)]);
-    let line = format!("follow data --download-url {}", host.address());
+    let line = format!("follow data --listen off --download-url {}", host.address());
     let mut child = site.command(&line).stderr(Stdio::piped()).spawn().unwrap();
     let mut err = BufReader::new(child.stderr.take().unwrap());
     let mut told = String::new();
