@@ -9,6 +9,7 @@
 //! `username-file` or `username`, `password-file` or `password` (the highest layer, and in one
 //! layer the file), else it is RabbitMQ's own default, `guest`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::human::{parse_bytes, parse_duration};
 use crate::message::Profile;
 use crate::rabbitmq::stream::StreamConfig;
 use crate::rabbitmq::{AmqpAddress, DeclaredQueue, QueueType, RabbitMqConfig, Topology};
-use crate::settings::{ConfigError, Setting, Value, Values};
+use crate::settings::{ConfigError, Layer, Setting, Value, Values};
 
 /// Which state marker is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,50 @@ pub struct LogConfig {
     pub level: tracing::Level,
     /// How progress is shown.
     pub progress: ProgressMode,
+}
+
+/// Where the program can be watched.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// The address to listen on.
+    pub address: SocketAddr,
+    /// The address as it was configured, for errors about it.
+    pub value: Value,
+}
+
+impl ListenConfig {
+    /// For a command that runs once: nobody watches it unless they say so, because several may run
+    /// on one machine, and its exit code tells what became of it.
+    pub const OFF: &str = "off";
+    /// For a command that goes on for years: where earlier extractors were watched.
+    pub const ON: &str = "127.0.0.1:8000";
+
+    /// Where `values` say, or else `default`; `None` for nowhere.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub fn new(values: &Values, default: &str) -> Result<Option<Self>, ConfigError> {
+        let value = values.get("listen").cloned().unwrap_or_else(|| Value {
+            text: default.to_owned(),
+            layer: Layer::Default,
+            origin: "default".to_owned(),
+        });
+        if value.text == Self::OFF {
+            return Ok(None);
+        }
+        let text = match value.text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => value.text.clone(),
+        };
+        match text.parse() {
+            Ok(address) => Ok(Some(Self { address, value })),
+            Err(_) => Err(value.error(format!(
+                "`{}` is no address to listen on; write one like 127.0.0.1:8000 or [::1]:8000, \
+                 0.0.0.0:8000 for all of this machine's, or off",
+                value.text
+            ))),
+        }
+    }
 }
 
 /// Everything that `download` needs to know.
@@ -996,6 +1041,47 @@ mod tests {
             ("DISCOGS_KINDS", "tapes"),
         ] {
             check(name, text, &own(name));
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_may_be_left_to_the_command() {
+        let listen = |text: Option<&str>, default| {
+            let values = text.map(|text| ("listen", text.to_owned()));
+            let flags = Flags {
+                file: None,
+                values: values.into_iter().collect(),
+            };
+            let values = Values::load(&OsFileSystem, &flags, &Environment::new()).unwrap();
+            ListenConfig::new(&values, default)
+        };
+        let check = |text, default, expected: Option<&str>| {
+            let address = listen(text, default)
+                .unwrap()
+                .map(|it| it.address.to_string());
+            assert_eq!(address.as_deref(), expected, "{text:?}");
+        };
+        let (on, off) = (ListenConfig::ON, ListenConfig::OFF);
+        check(None, off, None);
+        check(None, on, Some("127.0.0.1:8000"));
+        check(Some("off"), on, None);
+        check(Some("localhost:81"), off, Some("127.0.0.1:81"));
+        check(Some("0.0.0.0:81"), off, Some("0.0.0.0:81"));
+        check(Some("[::1]:81"), off, Some("[::1]:81"));
+        for text in [
+            "",
+            "81",
+            "on",
+            "127.0.0.1",
+            "example.org:81",
+            "127.0.0.1:99999",
+        ] {
+            let error = listen(Some(text), off).unwrap_err();
+            assert_eq!(error.origin, "--listen");
+            assert!(
+                error.problem.contains("write one like 127.0.0.1:8000"),
+                "{error}"
+            );
         }
     }
 

@@ -100,7 +100,7 @@ pub trait Watcher {
     fn progress(&mut self, now: Instant, kind: Kind, done: u64, total: Option<u64>);
 
     /// Something that a user wants to be told.
-    fn notice(&mut self, notice: &Notice);
+    fn notice(&mut self, now: Instant, notice: &Notice);
 }
 
 /// What a user wants to be told.
@@ -321,7 +321,9 @@ pub fn find(
             .into_iter()
             .rfind(|(version, listed)| is_wanted(version) && listed.is_complete());
         if let Some((version, listed)) = found {
-            host.outside.watcher.notice(&Notice::Found(version.clone()));
+            let now = host.now();
+            let found = Notice::Found(version.clone());
+            host.outside.watcher.notice(now, &found);
             return host.published(version, listed);
         }
     }
@@ -542,11 +544,11 @@ impl Host<'_, '_> {
         }
         let doubled = self.options.retry_min * 2_u32.saturating_pow(*attempts - 1).min(1 << 16);
         let retry = trouble.pause.unwrap_or(doubled.min(self.options.retry_max));
-        self.outside.watcher.notice(&Notice::Failed {
-            why: format!("{url}: {}", trouble.why),
-            retry,
-        });
-        let deadline = self.now() + retry;
+        let now = self.now();
+        let why = format!("{url}: {}", trouble.why);
+        let failed = Notice::Failed { why, retry };
+        self.outside.watcher.notice(now, &failed);
+        let deadline = now + retry;
         while self.now() < deadline {
             self.check_stop()?;
             self.outside.pause.pause(deadline);
@@ -631,7 +633,8 @@ impl Fetch<'_, '_> {
     }
 
     fn notice(&mut self, notice: &Notice) {
-        self.host.outside.watcher.notice(notice);
+        let now = self.host.now();
+        self.host.outside.watcher.notice(now, notice);
     }
 
     /// Whether the dump is there with the published bytes.

@@ -241,6 +241,11 @@ pub enum Notice {
     },
     /// A save succeeded after others had failed.
     SaveRecovered,
+    /// A save succeeded.
+    Saved {
+        /// How long it took, from the moment that it was begun to the one that its end was noticed.
+        took: Duration,
+    },
     /// The run is ending: confirms are waited for, then the state is saved.
     Stopping {
         /// Messages without a confirm.
@@ -261,6 +266,10 @@ pub struct Progress {
     pub frontier: Frontier,
     /// Records that were read in this run, over all dumps.
     pub read_in_run: u64,
+    /// Compressed bytes that were read for them.
+    pub bytes_in_run: u64,
+    /// Messages that were confirmed in this run, control messages among them.
+    pub confirmed: u64,
     /// Settled records that are not saved.
     pub unsaved: u64,
     /// Messages that wait for a confirm.
@@ -298,9 +307,12 @@ pub struct Extraction {
     /// Wall-clock time at the origin of the monotonic clock.
     epoch: Duration,
     read: u64,
+    bytes: u64,
     attempts: u64,
-    settled_messages: u64,
+    confirmed: u64,
+    refused: u64,
     last_confirm: Option<Instant>,
+    save_begun: Instant,
 }
 
 /// The dump being processed.
@@ -391,9 +403,12 @@ impl Extraction {
             commands: VecDeque::new(),
             epoch,
             read: 0,
+            bytes: 0,
             attempts: 0,
-            settled_messages: 0,
+            confirmed: 0,
+            refused: 0,
             last_confirm: None,
+            save_begun: now,
         };
         if !extraction.dumps.is_empty() || extraction.is_announcement_due() {
             extraction.begin(now);
@@ -439,6 +454,8 @@ impl Extraction {
     /// How far the run is.
     pub fn progress(&self) -> Progress {
         let current = self.current.as_ref();
+        let in_flight = self.window.in_flight();
+        let answered = self.confirmed + self.refused;
         Progress {
             dump: current.map(|current| (current.dump.kind, current.checkpoint.file_bytes)),
             compressed: current.map_or(0, |current| current.compressed),
@@ -447,12 +464,14 @@ impl Extraction {
                 .map(|current| current.checkpoint.frontier)
                 .unwrap_or_default(),
             read_in_run: self.read,
+            bytes_in_run: self.bytes,
+            confirmed: self.confirmed,
             unsaved: self.saves.lag(),
-            in_flight: self.window.in_flight(),
+            in_flight,
             is_connected: self.link.is_up(),
             is_blocked: self.link.is_blocked(),
             reconnects: self.link.reconnects(),
-            retried: self.attempts - self.settled_messages - self.window.in_flight() as u64,
+            retried: self.attempts - answered - in_flight as u64,
             saves: self.saves.begun,
             saves_failed: self.saves.failed,
         }
@@ -747,6 +766,8 @@ impl Extraction {
             "records are read in order, without gaps"
         );
         current.read = expected;
+        // A resumed reading inflates in other pieces, so its first record may seem to lie before.
+        self.bytes += item.compressed.0.saturating_sub(current.compressed);
         current.compressed = item.compressed.0;
         self.read += 1;
         let mut settled = Settled {
@@ -943,7 +964,7 @@ impl Extraction {
     fn confirmed(&mut self, now: Instant, tag: Tag) {
         if self.window.settle(tag).is_some() {
             self.link.confirmed(tag);
-            self.settled_messages += 1;
+            self.confirmed += 1;
             self.last_confirm = Some(now);
         }
     }
@@ -988,7 +1009,7 @@ impl Extraction {
         };
         let reason = format!("the broker refused the message: {why}");
         settled.dead_letter = Some(dead_letter(dump, settled, reason, &message.body));
-        self.settled_messages += 1;
+        self.refused += 1;
     }
 
     fn expire(&mut self, now: Instant) {
@@ -1020,6 +1041,7 @@ impl Extraction {
         publishing.last_amqp_heartbeat = last_confirm.or(publishing.last_amqp_heartbeat.take());
         self.marker.summarize(&self.version);
         self.claims.save_begun();
+        self.save_begun = now;
         let begun = self.saves.begin(&self.paths);
         let save = Save::new(&self.paths, begun.number, &self.marker, begun.dead_letters);
         save.with_seek_points(begun.seek_points)
@@ -1038,6 +1060,10 @@ impl Extraction {
         let is_recovered = self.saves.is_failing() && result.is_ok();
         let retry = self.saves.end(now, result);
         self.claims.save_ended(result.is_ok());
+        if result.is_ok() {
+            let took = now.since(self.save_begun);
+            self.notices.push_back(Notice::Saved { took });
+        }
         if is_recovered {
             self.notices.push_back(Notice::SaveRecovered);
         }

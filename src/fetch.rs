@@ -13,11 +13,8 @@ use crate::fs::{FileSystem, OsFileSystem};
 use crate::http_client::HttpClient;
 use crate::marker::Paths;
 use crate::plan::{self, PlanError};
-use crate::run;
-use crate::signals::{Sleeper, StopSignals};
-use crate::supervisor::Supervisor;
-use crate::telemetry::{self, Telemetry};
-use crate::time::{Clock, SystemClock};
+use crate::run::{self, Process};
+use crate::signals::{Sleeper, Trigger};
 
 /// Why there are no dumps.
 #[derive(Debug, thiserror::Error)]
@@ -38,51 +35,52 @@ pub enum FetchError {
     },
 }
 
-/// Fetches what is missing of the version that `config` names, and returns that; until `stop` says
+/// Fetches what is missing of the version that `config` names, and returns that; until a signal says
 /// otherwise.
 ///
 /// # Errors
 /// Why it ended before everything was there.
-pub fn fetch(
-    config: &DownloadConfig,
-    telemetry: &Telemetry,
-    supervisor: &Supervisor,
-    stop: &StopSignals,
-) -> Result<Version, FetchError> {
+pub fn fetch(config: &DownloadConfig, process: &Process) -> Result<Version, FetchError> {
+    let Process {
+        clock,
+        telemetry,
+        supervisor,
+        stop,
+    } = process;
     let fs = OsFileSystem;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+    let mut sleeper = Sleeper::new(Arc::clone(clock));
     stop.wake(sleeper.waker());
     let directory = &config.directory;
     create(&fs, directory)?;
     let state = config.state_directory.as_ref().unwrap_or(directory);
     let options = Options::new(&config.url);
-    let mut view = telemetry.download();
+    let mut view = telemetry.download(clock.now());
     let mut outside = Outside {
         fs: &fs,
-        clock: &*clock,
-        http: &mut HttpClient::new(Arc::clone(&clock)),
-        pause: &mut supervisor.pausing(&mut sleeper, &*clock),
+        clock: &**clock,
+        http: &mut HttpClient::new(Arc::clone(clock)),
+        pause: &mut supervisor.pausing(&mut sleeper, &**clock),
         watcher: &mut supervisor.watching(&mut view),
         stop: &stop.flag,
     };
     let published = download::find(&mut outside, &options, config.version.as_ref())?;
     let paths = Paths::new(state, &published.version);
-    let _lock = plan::lock(&fs, &paths, &run::owner(&fs, &*clock))?;
+    let _lock = plan::lock(&fs, &paths, &run::owner(&fs, &**clock))?;
     download::fetch(&mut outside, &options, &published, directory, &paths)?;
     Ok(published.version)
 }
 
-/// Fetches and publishes every new version until `stop` says so.
-pub fn follow(
-    config: FollowConfig,
-    telemetry: &Telemetry,
-    supervisor: &Supervisor,
-    stop: &StopSignals,
-) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut sleeper = Sleeper::new(Arc::clone(&clock));
+/// Fetches and publishes every new version until a signal says otherwise; `trigger` makes it look now.
+pub fn follow(config: FollowConfig, process: &Process, trigger: &Trigger) {
+    let Process {
+        clock,
+        telemetry,
+        supervisor,
+        stop,
+    } = process;
+    let mut sleeper = Sleeper::new(Arc::clone(clock));
     let waker = sleeper.waker();
+    trigger.wake(waker.clone());
     let FollowConfig {
         download,
         mut run,
@@ -90,13 +88,14 @@ pub fn follow(
         keep,
     } = config;
     let mut outside = follow::Outside {
-        clock: &*clock,
-        pause: &mut supervisor.pausing(&mut sleeper, &*clock),
+        clock: &**clock,
+        pause: &mut supervisor.pausing(&mut sleeper, &**clock),
         stop: &stop.flag,
-        notice: &mut |notice| supervisor.status(&telemetry::tell_round(notice)),
+        look: &trigger.flag,
+        notice: &mut |now, notice| supervisor.status(&telemetry.tell_round(now, notice)),
     };
     follow::follow(&mut outside, check_every, &mut || {
-        let round = round(&download, &mut run, telemetry, supervisor, stop);
+        let round = round(&download, &mut run, process, trigger);
         stop.wake(waker.clone());
         match (&round, keep) {
             (Round::Complete(_), Some(keep)) => remove_old(&download.directory, keep, round),
@@ -109,17 +108,17 @@ pub fn follow(
 fn round(
     download: &DownloadConfig,
     run: &mut Config,
-    telemetry: &Telemetry,
-    supervisor: &Supervisor,
-    stop: &StopSignals,
+    process: &Process,
+    trigger: &Trigger,
 ) -> Round {
-    let version = match fetch(download, telemetry, supervisor, stop) {
+    let version = match fetch(download, process) {
         Ok(version) => version,
         Err(FetchError::Download(DownloadError::Stopped)) => return Round::Stopped,
         Err(error) => return Round::Failed(error.to_string()),
     };
     run.place.version = Some(version.clone());
-    match run::run(run, telemetry, supervisor, stop) {
+    run.is_forced = trigger.take_forced();
+    match run::run(run, process) {
         Err(error) => Round::Failed(error.to_string()),
         Ok(summary) => match summary.ending {
             Ending::Complete | Ending::SelectionComplete => Round::Complete(version),

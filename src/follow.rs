@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Whatever fails is tried again, because nobody looks: after a minute, then ever more slowly up to
-//! six hours. What was done stays done, so trying again costs little. It ends when it is asked to.
+//! six hours. What was done stays done, so trying again costs little. A wait also ends when somebody
+//! wants the next look now. It ends when it is asked to.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -53,14 +54,17 @@ pub struct Outside<'a> {
     pub pause: &'a mut dyn Pause,
     /// Set, from a signal or another thread, to stop.
     pub stop: &'a AtomicBool,
+    /// Set, from another thread, to look now; taken back when a look begins.
+    pub look: &'a AtomicBool,
     /// Who is told.
-    pub notice: &'a mut dyn FnMut(&Notice),
+    pub notice: &'a mut dyn FnMut(Instant, &Notice),
 }
 
 /// Makes rounds until it is stopped, `check_every` after each that came to its end.
 pub fn follow(outside: &mut Outside<'_>, check_every: Duration, round: &mut dyn FnMut() -> Round) {
     let mut failures = 0;
     while !outside.stop.load(Ordering::Relaxed) {
+        outside.look.store(false, Ordering::Relaxed);
         let (notice, pause) = match round() {
             Round::Stopped => return,
             Round::Complete(version) => {
@@ -73,15 +77,16 @@ pub fn follow(outside: &mut Outside<'_>, check_every: Duration, round: &mut dyn 
                 (Notice::Failed(why, pause), pause)
             }
         };
-        (outside.notice)(&notice);
-        let deadline = outside.clock.now() + pause;
-        wait(outside, deadline);
+        let now = outside.clock.now();
+        (outside.notice)(now, &notice);
+        wait(outside, now + pause);
     }
 }
 
-/// Waits until `deadline`, or until a stop is wanted.
+/// Waits until `deadline`, or until a stop or a look is wanted.
 fn wait(outside: &mut Outside<'_>, deadline: Instant) {
-    while outside.clock.now() < deadline && !outside.stop.load(Ordering::Relaxed) {
+    let is_wanted = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    while outside.clock.now() < deadline && !is_wanted(outside.stop) && !is_wanted(outside.look) {
         outside.pause.pause(deadline);
     }
 }
@@ -145,6 +150,9 @@ mod tests {
     struct Sleeper<'a> {
         calendar: &'a Calendar,
         stop: &'a AtomicBool,
+        look: &'a AtomicBool,
+        /// When somebody wants a look, once.
+        wish: Option<Duration>,
     }
 
     impl Pause for Sleeper<'_> {
@@ -153,21 +161,33 @@ mod tests {
             let mut time = self.calendar.0.lock().unwrap();
             *time += deadline.since(now).min(DAY);
             self.stop.store(*time >= 365 * DAY, Ordering::Relaxed);
+            if let Some(wish) = self.wish.take_if(|wish| *wish <= *time) {
+                *time = wish;
+                self.look.store(true, Ordering::Relaxed);
+            }
         }
     }
 
-    /// Follows in the time of `calendar`.
+    /// Follows in the time of `calendar`, on which somebody may wish for a look.
     fn live(
         calendar: &Calendar,
         stop: &AtomicBool,
+        wish: Option<Duration>,
         check_every: Duration,
         round: &mut dyn FnMut() -> Round,
     ) {
+        let look = AtomicBool::new(false);
         let mut outside = Outside {
             clock: calendar,
-            pause: &mut Sleeper { calendar, stop },
+            pause: &mut Sleeper {
+                calendar,
+                stop,
+                look: &look,
+                wish,
+            },
             stop,
-            notice: &mut |_| (),
+            look: &look,
+            notice: &mut |_, _| (),
         };
         follow(&mut outside, check_every, round);
     }
@@ -193,8 +213,19 @@ mod tests {
             complete.entry(version.clone()).or_insert(day);
             Round::Complete(version)
         };
-        live(&calendar, &stop, 15 * DAY, &mut round);
+        live(&calendar, &stop, None, 15 * DAY, &mut round);
         (days, complete)
+    }
+
+    #[test]
+    fn a_wish_ends_one_wait() {
+        let (calendar, stop) = (Calendar::default(), AtomicBool::new(false));
+        let mut days = Vec::new();
+        live(&calendar, &stop, Some(20 * DAY), 15 * DAY, &mut || {
+            days.push(calendar.unix().as_secs() / DAY.as_secs());
+            Round::Complete(month(1))
+        });
+        assert_eq!(days[..5], [0, 15, 20, 35, 50]);
     }
 
     #[test]
@@ -234,13 +265,13 @@ mod tests {
         let calendar = Calendar::default();
         let stop = AtomicBool::new(true);
         let mut rounds = 0;
-        live(&calendar, &stop, DAY, &mut || {
+        live(&calendar, &stop, None, DAY, &mut || {
             rounds += 1;
             Round::Stopped
         });
         assert_eq!(rounds, 0);
         stop.store(false, Ordering::Relaxed);
-        live(&calendar, &stop, DAY, &mut || {
+        live(&calendar, &stop, None, DAY, &mut || {
             rounds += 1;
             Round::Stopped
         });

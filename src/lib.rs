@@ -68,7 +68,11 @@ pub mod signals;
 pub mod config;
 
 #[cfg(feature = "program")]
+pub mod board;
+#[cfg(feature = "program")]
 pub mod cli;
+#[cfg(feature = "program")]
+pub mod endpoint;
 #[cfg(feature = "program")]
 pub mod status;
 #[cfg(feature = "program")]

@@ -11,15 +11,18 @@ use clap::{CommandFactory as _, Parser as _};
 
 use discogs_extractor::check;
 use discogs_extractor::cli::{Cli, LettersTask, Task};
-use discogs_extractor::config::{self, Config, DownloadConfig, FollowConfig, Place, TuneConfig};
+use discogs_extractor::config::{
+    self, Config, DownloadConfig, FollowConfig, ListenConfig, LogConfig, Place, TuneConfig,
+};
 use discogs_extractor::download::DownloadError;
+use discogs_extractor::endpoint::{Endpoint, Sources};
 use discogs_extractor::extraction::Ending;
 use discogs_extractor::fetch::{self, FetchError};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::letters::{self, Choice};
-use discogs_extractor::run::{self, RunError};
+use discogs_extractor::run::{self, Process, RunError};
 use discogs_extractor::settings::{ConfigError, Flags, Values, environment};
-use discogs_extractor::signals::StopSignals;
+use discogs_extractor::signals::Trigger;
 use discogs_extractor::status;
 use discogs_extractor::supervisor::Supervisor;
 use discogs_extractor::telemetry::Telemetry;
@@ -69,11 +72,13 @@ fn load(flags: &Flags) -> Result<Values, ConfigError> {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<u8> {
-    let config = Config::new(&OsFileSystem, &load(flags)?)?;
-    let telemetry = Telemetry::start(config.log);
-    let supervisor = supervisor();
-    let summary = run::run(&config, &telemetry, &supervisor, &take_signals()?)?;
-    supervisor.stopping();
+    let values = load(flags)?;
+    let config = Config::new(&OsFileSystem, &values)?;
+    let listen = ListenConfig::new(&values, ListenConfig::OFF)?;
+    let process = process(config.log)?;
+    let _endpoint = watched(listen, &process, None)?;
+    let summary = run::run(&config, &process)?;
+    process.supervisor.stopping();
     print(&summary.to_string())?;
     if let Some(failure) = summary.failure() {
         eprintln!("error: {failure}");
@@ -87,11 +92,10 @@ fn run(flags: &Flags) -> anyhow::Result<u8> {
 
 fn download(flags: &Flags) -> anyhow::Result<u8> {
     let config = DownloadConfig::new(&OsFileSystem, &load(flags)?)?;
-    let telemetry = Telemetry::start(config.log);
-    let (supervisor, stop) = (supervisor(), take_signals()?);
-    supervisor.ready();
-    let fetched = fetch::fetch(&config, &telemetry, &supervisor, &stop);
-    supervisor.stopping();
+    let process = process(config.log)?;
+    process.supervisor.ready();
+    let fetched = fetch::fetch(&config, &process);
+    process.supervisor.stopping();
     match fetched {
         Ok(version) => {
             let directory = config.directory.display();
@@ -106,23 +110,42 @@ fn download(flags: &Flags) -> anyhow::Result<u8> {
     }
 }
 
-/// After the log has begun, because there may be something to say of it.
-fn supervisor() -> Supervisor {
-    Supervisor::new(&environment())
+/// The supervisor comes after the log, because there may be something to say of it.
+fn process(log: LogConfig) -> anyhow::Result<Process> {
+    let telemetry = Telemetry::start(log);
+    Process::new(telemetry, Supervisor::new(&environment())).context("cannot take signals")
 }
 
-fn take_signals() -> anyhow::Result<StopSignals> {
-    StopSignals::take().context("cannot take signals")
+/// Lets `process` be watched, if that is wanted.
+fn watched(
+    listen: Option<ListenConfig>,
+    process: &Process,
+    trigger: Option<Arc<Trigger>>,
+) -> Result<Option<Endpoint>, ConfigError> {
+    let sources = Sources {
+        board: process.telemetry.board(),
+        clock: Arc::clone(&process.clock),
+        trigger,
+    };
+    let start = |listen| Endpoint::start(&listen, sources);
+    let endpoint = listen.map(start).transpose()?;
+    if let Some(endpoint) = &endpoint {
+        tracing::info!("to be watched at http://{}/", endpoint.address);
+    }
+    Ok(endpoint)
 }
 
 /// Goes on until it is stopped, which is not an error.
 fn follow(flags: &Flags) -> anyhow::Result<u8> {
-    let config = FollowConfig::new(&OsFileSystem, &load(flags)?)?;
-    let telemetry = Telemetry::start(config.run.log);
-    let (supervisor, stop) = (supervisor(), take_signals()?);
-    supervisor.ready();
-    fetch::follow(config, &telemetry, &supervisor, &stop);
-    supervisor.stopping();
+    let values = load(flags)?;
+    let config = FollowConfig::new(&OsFileSystem, &values)?;
+    let listen = ListenConfig::new(&values, ListenConfig::ON)?;
+    let process = process(config.run.log)?;
+    let trigger = Arc::new(Trigger::default());
+    let _endpoint = watched(listen, &process, Some(Arc::clone(&trigger)))?;
+    process.supervisor.ready();
+    fetch::follow(config, &process, &trigger);
+    process.supervisor.stopping();
     Ok(COMPLETE)
 }
 
@@ -169,12 +192,12 @@ fn check(flags: &Flags, samples: u64, is_json: bool) -> anyhow::Result<u8> {
 
 fn tune(flags: &Flags, time: Duration, svg: Option<&Path>, is_json: bool) -> anyhow::Result<u8> {
     let config = TuneConfig::new(&OsFileSystem, &load(flags)?)?;
-    let _telemetry = Telemetry::start(config.run.log);
+    let process = process(config.run.log)?;
     tracing::info!("measuring for about {} seconds", time.as_secs());
     let outside = tune::Outside {
         fs: Arc::new(OsFileSystem),
-        clock: Arc::new(SystemClock::new()),
-        stop: &take_signals()?,
+        clock: Arc::clone(&process.clock),
+        stop: &process.stop,
     };
     let measured = match tune::measure(&config, time, outside) {
         Ok(measured) => measured,
@@ -250,6 +273,7 @@ fn retry(flags: &Flags, record: Option<u64>, xml: Option<PathBuf>) -> anyhow::Re
 fn show_config(flags: &Flags) -> anyhow::Result<u8> {
     let values = load(flags)?;
     Config::new(&OsFileSystem, &values)?;
+    ListenConfig::new(&values, ListenConfig::OFF)?;
     print(&values.to_toml(config::mask))?;
     Ok(COMPLETE)
 }

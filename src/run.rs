@@ -8,7 +8,7 @@
 //! the beginning.
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,21 +66,48 @@ pub struct Summary {
     spool: Option<PathBuf>,
 }
 
-/// Makes a run with the real clock, file system and broker, until it is over or `stop` says so. The
+/// What the tasks of this process have in common.
+pub struct Process {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What users see.
+    pub telemetry: Telemetry,
+    /// Who wants to know whether it is ready, and that it lives.
+    pub supervisor: Supervisor,
+    /// What users want.
+    pub stop: StopSignals,
+}
+
+impl Process {
+    /// This process, with the system's clock.
+    ///
+    /// # Errors
+    /// The operating system does not let us take signals.
+    pub fn new(telemetry: Telemetry, supervisor: Supervisor) -> io::Result<Self> {
+        Ok(Self {
+            clock: Arc::new(SystemClock::new()),
+            telemetry,
+            supervisor,
+            stop: StopSignals::take()?,
+        })
+    }
+}
+
+/// Makes a run with the real clock, file system and broker, until it is over or a signal says so. The
 /// supervisor is told that it is ready once the state is locked and read.
 ///
 /// # Errors
 /// It could not begin. How it ended, if it began, is in the summary.
-pub fn run(
-    config: &Config,
-    telemetry: &Telemetry,
-    supervisor: &Supervisor,
-    stop: &StopSignals,
-) -> Result<Summary, RunError> {
+pub fn run(config: &Config, process: &Process) -> Result<Summary, RunError> {
+    let Process {
+        clock,
+        telemetry,
+        supervisor,
+        stop,
+    } = process;
     let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let selection = select(&*fs, config)?;
-    let owner = owner(&*fs, &*clock);
+    let owner = owner(&*fs, &**clock);
     let paths = Paths::new(&state_directory(config, &selection), &selection.version);
     let _lock = plan::lock(&*fs, &paths, &owner)?;
     let mut plan = plan::plan(&*fs, selection, paths.clone(), config.is_forced)?;
@@ -88,7 +115,7 @@ pub fn run(
         let unix_seconds = clock.unix().as_secs();
         plan::assign_publishers(&mut plan, &rules(config), config.is_forced, unix_seconds);
     }
-    let mut broker = broker(config, stream::publishers(&plan), &fs, &clock, &owner);
+    let mut broker = broker(config, stream::publishers(&plan), &fs, clock, &owner);
     stop.wake(broker.waker());
     for warning in config.warnings.iter().chain(&plan.warnings) {
         tracing::warn!("{warning}");
@@ -97,11 +124,11 @@ pub fn run(
     supervisor.ready();
 
     let version = plan.version.clone();
-    let mut watch = telemetry.watch(&plan);
     let began = clock.now();
+    let mut watch = telemetry.watch(began, &plan, &config.extraction);
     let mut extraction = Extraction::new(plan, config.extraction, began, clock.unix());
     let mut outside = Outside {
-        clock: &*clock,
+        clock: &**clock,
         saver: &mut ThreadSaver::new(Arc::clone(&fs), broker.waker()),
         broker: &mut *broker,
         dumps: &mut Dumps::new(config, &fs),
@@ -109,6 +136,7 @@ pub fn run(
         stop: &stop.flag,
     };
     let ending = driver::run(&mut extraction, &mut outside);
+    watch.end(clock.now(), &extraction, &ending);
     let progress = extraction.progress();
     Ok(Summary {
         ending,

@@ -81,6 +81,7 @@ const STATE: &str = "State and recovery";
 const LIMITS: &str = "Limits";
 const DOWNLOADS: &str = "Downloads";
 const OUTPUT: &str = "Output";
+const WATCHING: &str = "Watching";
 
 /// Every setting, in the order of the help.
 pub const SETTINGS: &[Setting] = &[
@@ -336,6 +337,16 @@ pub const SETTINGS: &[Setting] = &[
         default: "info",
         heading: OUTPUT,
         help: "The least important log lines to write",
+    },
+    Setting {
+        key: "listen",
+        form: Form::Value("ADDRESS"),
+        variables: &["DISCOGS_LISTEN"],
+        default: "",
+        heading: WATCHING,
+        help: "Where the program can be watched in a browser, and by health checks and Prometheus: \
+               an address like 127.0.0.1:8000, or off; if not given, `follow` listens there, and \
+               `run` does not listen",
     },
 ];
 

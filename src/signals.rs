@@ -1,4 +1,6 @@
-//! SIGINT and SIGTERM: the first asks the program to stop, the second ends the process as if it had
+//! What other threads and processes want: that the program stop, or that it look for a new version.
+//!
+//! Of SIGINT and SIGTERM the first asks the program to stop, the second ends the process as if it had
 //! never been taken.
 
 use std::io;
@@ -77,6 +79,41 @@ impl Drop for StopSignals {
             // The thread only waits for signals.
             let _ = thread.join();
         }
+    }
+}
+
+/// The wish, from another thread, that `follow` look for a new version now.
+#[derive(Debug, Default)]
+pub struct Trigger {
+    /// Set by a wish, and taken back by the look that fulfils it.
+    pub flag: AtomicBool,
+    /// Whether what is found is to be processed anew.
+    is_forced: AtomicBool,
+    /// Ends the wait between two looks, once that is known.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Trigger {
+    /// Ends the wait for the next look; if forced, the run that follows begins at record 1.
+    pub fn pull(&self, is_forced: bool) {
+        self.is_forced.fetch_or(is_forced, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waker) = &*waker {
+            waker.wake();
+        }
+    }
+
+    /// From now on a wish ends the wait that `waker` is of. One that came before has set the flag,
+    /// which is looked at before the first wait.
+    pub fn wake(&self, waker: Waker) {
+        let mut present = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        *present = Some(waker);
+    }
+
+    /// Whether the run that begins now is the one that was to begin at record 1.
+    pub fn take_forced(&self) -> bool {
+        self.is_forced.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -208,8 +208,8 @@ impl<T: Watcher + ?Sized> Watcher for Watching<'_, T> {
         self.inner.progress(now, kind, done, total);
     }
 
-    fn notice(&mut self, notice: &download::Notice) {
-        self.inner.notice(notice);
+    fn notice(&mut self, now: Instant, notice: &download::Notice) {
+        self.inner.notice(now, notice);
     }
 }
 

@@ -4,6 +4,8 @@
 //! Bars and log lines share stderr. Every line is written while the bars are taken off the
 //! screen, in one piece, so that neither garbles the other.
 //!
+//! The same numbers go onto the [`Board`], from which other threads show them.
+//!
 //! Nothing here asks for the time: what is shown depends on the `now` of the driver, so a
 //! simulated run can be watched as well.
 
@@ -16,11 +18,12 @@ use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::board::{Board, Speed};
 use crate::config::{LogConfig, ProgressMode};
 use crate::download::{self, Watcher};
 use crate::driver::Observer;
 use crate::dump::Kind;
-use crate::extraction::{Extraction, Notice, Progress};
+use crate::extraction::{Ending, Extraction, Notice, Options, Progress};
 use crate::follow;
 use crate::human::{count, counted, duration, percent, rounded, size};
 use crate::plan::Plan;
@@ -28,8 +31,8 @@ use crate::time::Instant;
 
 /// Between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(15);
-/// Between two updates of the bars.
-const BARS_EVERY: Duration = Duration::from_millis(200);
+/// Between two updates of the bars and the board.
+const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 /// What a rate is the mean of.
 const RATE_OVER: Duration = Duration::from_secs(30);
 
@@ -39,6 +42,7 @@ pub struct Telemetry {
     bars: Option<MultiProgress>,
     is_json: bool,
     mode: ProgressMode,
+    board: Board,
 }
 
 impl Telemetry {
@@ -60,11 +64,17 @@ impl Telemetry {
             bars,
             is_json: config.is_json,
             mode: config.progress,
+            board: Board::default(),
         }
     }
 
-    /// Watches the run that `plan` describes.
-    pub fn watch(&self, plan: &Plan) -> Watch {
+    /// What is shown to other threads.
+    pub fn board(&self) -> Board {
+        self.board.clone()
+    }
+
+    /// Watches the run that does what `plan` says, from `now` on.
+    pub fn watch(&self, now: Instant, plan: &Plan, options: &Options) -> Watch {
         let view = match (&self.bars, self.mode) {
             (Some(bars), _) => View::Bars(Bars::new(bars, plan)),
             (None, ProgressMode::Never) => View::Nothing,
@@ -72,11 +82,34 @@ impl Telemetry {
                 is_json: self.is_json,
             },
         };
+        self.board.write().run_begins(now, plan, options);
         Watch {
             view,
+            board: self.board(),
             rate: Rate::default(),
-            next: Instant::ORIGIN,
+            speed: Speed::default(),
+            sample: Every::new(SAMPLE_EVERY, now),
+            line: Every::new(LINE_EVERY, now),
         }
+    }
+
+    /// Tells what a round of `follow` came to, and returns what it told.
+    pub fn tell_round(&self, now: Instant, notice: &follow::Notice) -> String {
+        self.board.write().round_ends(now, notice);
+        let (level, text) = match notice {
+            follow::Notice::Complete(version, pause) => {
+                let pause = duration(*pause);
+                let text =
+                    format!("version {version} is complete, looking for the next in {pause}");
+                (Level::INFO, text)
+            }
+            follow::Notice::Failed(why, pause) => {
+                let text = format!("{why}; next attempt in {}", duration(*pause));
+                (Level::ERROR, text)
+            }
+        };
+        tell(&self.board, now, level, &text);
+        text
     }
 
     /// A bar for a dump, if there are bars.
@@ -87,8 +120,9 @@ impl Telemetry {
         self.bars.as_ref().map(|screen| screen.add(bar))
     }
 
-    /// Shows how far a download is.
-    pub const fn download(&self) -> DownloadView<'_> {
+    /// Shows how far a download is that begins now.
+    pub fn download(&self, now: Instant) -> DownloadView<'_> {
+        self.board.write().fetch_begins(now);
         DownloadView {
             telemetry: self,
             dump: None,
@@ -107,20 +141,43 @@ impl Telemetry {
     }
 }
 
-/// Tells what happened between two rounds of `follow`, and returns what it told.
-pub fn tell_round(notice: &follow::Notice) -> String {
-    match notice {
-        follow::Notice::Complete(version, pause) => {
-            let pause = duration(*pause);
-            let text = format!("version {version} is complete, looking for the next in {pause}");
-            tracing::info!("{text}");
-            text
+/// Logs what happened, and puts it onto the board.
+fn tell(board: &Board, now: Instant, level: Level, text: &str) {
+    match level {
+        Level::ERROR => tracing::error!("{text}"),
+        Level::WARN => tracing::warn!("{text}"),
+        Level::INFO => tracing::info!("{text}"),
+        _ => tracing::debug!("{text}"),
+    }
+    if level <= Level::INFO {
+        board.write().happened(now, level, text);
+    }
+}
+
+/// What is done now and then.
+#[derive(Debug)]
+struct Every {
+    every: Duration,
+    next: Instant,
+}
+
+impl Every {
+    const fn new(every: Duration, next: Instant) -> Self {
+        Self { every, next }
+    }
+
+    /// Whether it is time.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next <= now;
+        if is_due {
+            self.postpone(now);
         }
-        follow::Notice::Failed(why, pause) => {
-            let text = format!("{why}; next attempt in {}", duration(*pause));
-            tracing::error!("{text}");
-            text
-        }
+        is_due
+    }
+
+    /// The next time is a while after `now`.
+    fn postpone(&mut self, now: Instant) {
+        self.next = now + self.every;
     }
 }
 
@@ -142,10 +199,9 @@ pub struct DownloadView<'a> {
 struct DownloadedDump {
     kind: Kind,
     bar: Option<ProgressBar>,
-    /// Where this attempt began, and when.
-    began: (Instant, u64),
-    /// When to show it next.
-    next: Instant,
+    rate: Rate,
+    sample: Every,
+    line: Every,
 }
 
 impl Watcher for DownloadView<'_> {
@@ -154,47 +210,56 @@ impl Watcher for DownloadView<'_> {
             self.dump = Some(DownloadedDump {
                 kind,
                 bar: self.telemetry.bar(kind, total.unwrap_or_default()),
-                began: (now, done),
-                next: now,
+                rate: Rate::default(),
+                sample: Every::new(SAMPLE_EVERY, now),
+                line: Every::new(LINE_EVERY, now),
             });
         }
         let dump = self.dump.as_mut().expect("it was just made");
-        let every = dump.bar.as_ref().map_or(LINE_EVERY, |_| BARS_EVERY);
-        if now >= dump.next {
-            dump.next = now + every;
-            dump.show(now, done, total, self.telemetry.mode);
+        let board = &self.telemetry.board;
+        board.write().fetch_goes_on(now, kind, done, total);
+        if dump.sample.is_due(now) {
+            let speed = Speed {
+                records_per_second: None,
+                ..dump.rate.sample(now, 0, done, total.unwrap_or_default())
+            };
+            board.write().speed = speed;
+            dump.show(now, done, total, speed, self.telemetry.mode);
         }
     }
 
-    fn notice(&mut self, notice: &download::Notice) {
+    fn notice(&mut self, now: Instant, notice: &download::Notice) {
         if matches!(
             notice,
             download::Notice::Fetched(_) | download::Notice::Failed { .. }
         ) {
             self.dump = None;
         }
-        match describe_download(notice) {
-            (Level::WARN, text) => tracing::warn!("{text}"),
-            (_, text) => tracing::info!("{text}"),
-        }
+        let board = &self.telemetry.board;
+        board.write().fetch_notices(notice);
+        let (level, text) = describe_download(notice);
+        tell(board, now, level, &text);
     }
 }
 
 impl DownloadedDump {
     /// `releases 12.3 %: 1.3 GB of 10.3 GB, 12.1 MB/s, 12m 40s left`
-    #[expect(clippy::cast_precision_loss, reason = "a rate is for reading")]
-    fn show(&self, now: Instant, done: u64, total: Option<u64>, mode: ProgressMode) {
-        let (since, from) = self.began;
-        let rate = (done - from.min(done)) as f64 / now.since(since).as_secs_f64().max(0.001);
+    fn show(
+        &mut self,
+        now: Instant,
+        done: u64,
+        total: Option<u64>,
+        speed: Speed,
+        mode: ProgressMode,
+    ) {
         let mut text = size(done);
         if let Some(total) = total {
             text += &format!(" of {}", size(total));
         }
-        if done > from {
+        if let Some(rate) = speed.bytes_per_second {
             text += &format!(", {}/s", size(rate as u64));
         }
-        let left = total.map(|total| total.saturating_sub(done) as f64 / rate);
-        if let Some(left) = left.and_then(|left| Duration::try_from_secs_f64(left).ok()) {
+        if let Some(left) = speed.left.filter(|_| total.is_some()) {
             text += &format!(", {} left", duration(left));
         }
         match (&self.bar, total) {
@@ -202,7 +267,7 @@ impl DownloadedDump {
                 bar.set_position(done);
                 bar.set_message(text);
             }
-            (None, _) if mode == ProgressMode::Never => {}
+            (None, _) if mode == ProgressMode::Never || !self.line.is_due(now) => {}
             (None, Some(total)) => {
                 tracing::info!("{} {:.1} %: {text}", self.kind, percent(done, total));
             }
@@ -267,7 +332,7 @@ pub struct ReadingView {
 impl ReadingView {
     /// Shows it, if it is time. Called often.
     pub fn show(&mut self, now: Instant, compressed: u64, records: u64) {
-        let every = self.bar.as_ref().map_or(LINE_EVERY, |_| BARS_EVERY);
+        let every = self.bar.as_ref().map_or(LINE_EVERY, |_| SAMPLE_EVERY);
         if now < *self.next.get_or_insert(now + every) {
             return;
         }
@@ -337,9 +402,11 @@ impl<'a> MakeWriter<'a> for Stderr {
 #[derive(Debug)]
 pub struct Watch {
     view: View,
+    board: Board,
     rate: Rate,
-    /// When to look at the run next.
-    next: Instant,
+    speed: Speed,
+    sample: Every,
+    line: Every,
 }
 
 #[derive(Debug)]
@@ -349,55 +416,63 @@ enum View {
     Nothing,
 }
 
-impl View {
-    const fn every(&self) -> Duration {
-        match self {
-            Self::Bars(_) => BARS_EVERY,
-            _ => LINE_EVERY,
-        }
+impl Watch {
+    /// The run is over: what is shown of it is what it came to.
+    pub fn end(&mut self, now: Instant, extraction: &Extraction, ending: &Ending) {
+        self.show(now, extraction.progress());
+        self.board.write().run_ends(ending);
+    }
+
+    /// Puts it onto the board.
+    fn show(&self, now: Instant, progress: Progress) {
+        self.board.write().run_goes_on(now, progress, self.speed);
+    }
+
+    /// How fast it goes by now.
+    fn measure(&mut self, now: Instant, progress: &Progress) {
+        self.speed = match progress.dump {
+            None => Speed::default(),
+            Some((_, length)) => {
+                let (records, bytes) = (progress.read_in_run, progress.compressed);
+                self.rate.sample(now, records, bytes, length)
+            }
+        };
     }
 }
 
 impl Observer for Watch {
     fn notice(&mut self, now: Instant, notice: &Notice, extraction: &Extraction) {
         let (level, text) = describe(notice);
-        match level {
-            Level::ERROR => tracing::error!("{text}"),
-            Level::WARN => tracing::warn!("{text}"),
-            Level::INFO => tracing::info!("{text}"),
-            _ => tracing::debug!("{text}"),
-        }
+        tell(&self.board, now, level, &text);
+        self.board.write().run_notices(now, notice);
         if let View::Bars(bars) = &self.view {
             bars.notice(notice);
         }
+        let progress = extraction.progress();
         if matches!(notice, Notice::Started { .. } | Notice::Resumed { .. }) {
             self.rate = Rate::default();
-            self.rate.sample(now, &extraction.progress());
-            self.next = now + self.view.every();
+            self.measure(now, &progress);
+            self.sample.postpone(now);
+            self.line.postpone(now);
         }
+        self.show(now, progress);
     }
 
     fn step(&mut self, now: Instant, extraction: &Extraction) {
-        if now < self.next {
+        if !self.sample.is_due(now) {
             return;
         }
-        self.next = now + self.view.every();
         let progress = extraction.progress();
-        let speed = self.rate.sample(now, &progress);
+        self.measure(now, &progress);
         match &self.view {
-            View::Bars(bars) => bars.show(&progress, speed),
-            View::Lines { is_json } if progress.dump.is_some() => log(&progress, speed, *is_json),
+            View::Bars(bars) => bars.show(&progress, self.speed),
+            View::Lines { is_json } if progress.dump.is_some() && self.line.is_due(now) => {
+                log(&progress, self.speed, *is_json);
+            }
             _ => {}
         }
+        self.show(now, progress);
     }
-}
-
-/// How fast it goes, where that is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Speed {
-    records_per_second: Option<f64>,
-    /// Until the end of the present dump.
-    left: Option<Duration>,
 }
 
 /// Speed as the mean of the last [`RATE_OVER`].
@@ -408,26 +483,24 @@ struct Rate {
 }
 
 impl Rate {
+    /// How fast it goes when so much of `length` bytes is done.
     #[expect(clippy::cast_precision_loss, reason = "a rate is for reading")]
-    fn sample(&mut self, now: Instant, progress: &Progress) -> Speed {
-        let Some((_, length)) = progress.dump else {
-            return Speed::default();
-        };
-        self.samples
-            .push_back((now, progress.read_in_run, progress.compressed));
+    fn sample(&mut self, now: Instant, records: u64, bytes: u64, length: u64) -> Speed {
+        self.samples.push_back((now, records, bytes));
         // The last sample that is old enough stays: it is the other end of the mean.
         while self.samples.len() > 2 && self.samples[1].0 + RATE_OVER <= now {
             self.samples.pop_front();
         }
-        let (since, records, bytes) = self.samples[0];
+        let (since, records_before, bytes_before) = self.samples[0];
         let seconds = now.since(since).as_secs_f64();
         if seconds <= 0.0 {
             return Speed::default();
         }
-        let bytes_per_second = progress.compressed.saturating_sub(bytes) as f64 / seconds;
-        let left = length.saturating_sub(progress.compressed) as f64 / bytes_per_second;
+        let bytes_per_second = bytes.saturating_sub(bytes_before) as f64 / seconds;
+        let left = length.saturating_sub(bytes) as f64 / bytes_per_second;
         Speed {
-            records_per_second: Some((progress.read_in_run - records) as f64 / seconds),
+            records_per_second: Some((records - records_before) as f64 / seconds),
+            bytes_per_second: Some(bytes_per_second),
             left: Duration::try_from_secs_f64(left).ok(),
         }
     }
@@ -657,6 +730,7 @@ fn describe_trouble(notice: &Notice) -> (Level, String) {
             ),
         ),
         Notice::SaveRecovered => (Level::INFO, "the state is saved again".to_owned()),
+        Notice::Saved { took } => (Level::DEBUG, format!("the state is saved, in {took:.1?}")),
         _ => unreachable!("`describe` has the others"),
     }
 }
@@ -684,15 +758,17 @@ mod tests {
     #[test]
     fn speed_is_a_mean_of_the_last_half_minute() {
         let mut rate = Rate::default();
-        assert_eq!(rate.sample(at(0), &reading(0, 0)), Speed::default());
-        let check = |speed: Speed, records: f64, left| {
+        let mut sample = |second, bytes, records| rate.sample(at(second), records, bytes, 1_000);
+        assert_eq!(sample(0, 0, 0), Speed::default());
+        let check = |speed: Speed, records: f64, bytes: f64, left| {
             assert_eq!(speed.records_per_second, Some(records));
+            assert_eq!(speed.bytes_per_second, Some(bytes));
             assert_eq!(speed.left, left);
         };
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        check(rate.sample(at(10), &reading(100, 50)), 5.0, seconds(90));
-        check(rate.sample(at(40), &reading(100, 50)), 0.0, None);
-        check(rate.sample(at(50), &reading(200, 90)), 1.0, seconds(320));
+        check(sample(10, 100, 50), 5.0, 10.0, seconds(90));
+        check(sample(40, 100, 50), 0.0, 0.0, None);
+        check(sample(50, 200, 90), 1.0, 2.5, seconds(320));
     }
 
     #[test]
@@ -703,6 +779,7 @@ mod tests {
         let speed = Speed {
             records_per_second: Some(12_345.4),
             left: Some(Duration::from_secs(3_900)),
+            ..Speed::default()
         };
         let mut progress = reading(123, 2_345_678);
         progress.in_flight = 812;

@@ -486,6 +486,9 @@ const fn point(notice: &Notice) -> Option<Sometimes> {
         Notice::DeadLetter { .. } => Sometimes::DeadLetter,
         Notice::SaveFailed { .. } => Sometimes::SaveFailed,
         Notice::SaveRecovered => Sometimes::SaveRecovered,
-        Notice::Started { .. } | Notice::Connected | Notice::Stopping { .. } => return None,
+        Notice::Started { .. }
+        | Notice::Connected
+        | Notice::Saved { .. }
+        | Notice::Stopping { .. } => return None,
     })
 }

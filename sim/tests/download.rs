@@ -63,7 +63,7 @@ struct Notices(Vec<Notice>);
 impl Watcher for Notices {
     fn progress(&mut self, _: Instant, _: Kind, _: u64, _: Option<u64>) {}
 
-    fn notice(&mut self, notice: &Notice) {
+    fn notice(&mut self, _: Instant, notice: &Notice) {
         self.0.push(notice.clone());
     }
 }

@@ -188,7 +188,8 @@ impl Life<'_> {
             clock: &clock,
             pause: &mut Sleep(self),
             stop: &self.stop,
-            notice: &mut |notice| self.told(notice),
+            look: &AtomicBool::new(false),
+            notice: &mut |_, notice| self.told(notice),
         };
         let lived = catch_unwind(AssertUnwindSafe(|| {
             follow::follow(&mut outside, CHECK_EVERY, &mut || self.round());
@@ -362,7 +363,7 @@ struct Silent;
 impl Watcher for Silent {
     fn progress(&mut self, _: Instant, _: Kind, _: u64, _: Option<u64>) {}
 
-    fn notice(&mut self, _: &download::Notice) {}
+    fn notice(&mut self, _: Instant, _: &download::Notice) {}
 }
 
 /// Watches a run: takes down what interrupts it, and leaves when its world is dead.

@@ -12,11 +12,11 @@ use crate::host::{Asked, Habit, Host};
 use crate::site::{Site, dumps, fixture, signal};
 use serde_json::Value;
 
-fn name(kind: &str) -> String {
+pub(crate) fn name(kind: &str) -> String {
     format!("discogs_20260801_{kind}.xml.gz")
 }
 
-fn site() -> Site {
+pub(crate) fn site() -> Site {
     let nothing = tempfile::tempdir().unwrap();
     Site::with_copies(nothing.path())
 }
@@ -100,7 +100,7 @@ fn what_fails_is_tried_again_and_what_came_is_kept() {
 }
 
 /// Looks now and then until `is_so`, while the program lives.
-fn look_until(child: &mut Child, is_so: impl Fn() -> bool) {
+pub(crate) fn look_until(child: &mut Child, is_so: impl Fn() -> bool) {
     for _ in 0..120_000 {
         if is_so() {
             return;
@@ -212,7 +212,7 @@ fn follow_fetches_and_publishes_across_kills_and_waits_until_it_is_stopped() {
     let (site, host) = (site(), Host::new(dumps()));
     let old = site.path("data/discogs_20260701_labels.xml.gz");
     let line = format!(
-        "follow data --download-url {} --broker file:spool --keep 1",
+        "follow data --download-url {} --broker file:spool --keep 1 --listen off",
         host.address()
     );
     for file in [name("labels"), name("releases")] {
@@ -244,7 +244,7 @@ fn follow_fetches_and_publishes_across_kills_and_waits_until_it_is_stopped() {
 fn follow_survives_what_fails_and_can_be_stopped_meanwhile() {
     let (site, host) = (site(), Host::new(dumps()));
     host.habits(&name("artists"), &[Habit::Status(404)]);
-    let line = format!("follow data --download-url {}", host.address());
+    let line = format!("follow data --listen off --download-url {}", host.address());
     let mut child = site.command(&line).stderr(Stdio::piped()).spawn().unwrap();
     let mut err = BufReader::new(child.stderr.take().unwrap());
     let mut told = String::new();

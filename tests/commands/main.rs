@@ -6,10 +6,16 @@
     reason = "works with the files and processes of the real program"
 )]
 
+mod browser;
 mod check;
+mod client;
 mod download;
 mod host;
 mod letters;
+mod page;
+mod prometheus;
 mod site;
 mod supervisor;
 mod tune;
+mod watched;
+mod watching;

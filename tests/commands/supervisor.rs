@@ -73,7 +73,7 @@ fn follow_tells_how_it_is_and_gives_signs_of_life_while_it_waits_for_days() {
     let host = Host::new(dumps());
     let supervisor = Supervisor::new(&site);
     let line = format!(
-        "follow data --download-url {} --broker null:",
+        "follow data --download-url {} --broker null: --listen off",
         host.address()
     );
     let mut child = supervisor.start(&site, &line, None);

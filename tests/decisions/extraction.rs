@@ -316,6 +316,8 @@ mod watching {
             read: 10,
             frontier: ended.frontier(Kind::Artists),
             read_in_run: 10,
+            bytes_in_run: 100,
+            confirmed: 8,
             unsaved: progress.unsaved,
             in_flight: 1,
             is_connected: true,
@@ -963,6 +965,30 @@ mod saving {
         world.fs.set_broken(false);
         let expected = [whole(Kind::Artists, 50), whole(Kind::Labels, 1)].concat();
         assert_eq!(world.run().record.stored(), expected);
+    }
+
+    #[test]
+    fn a_save_that_succeeded_is_told_with_the_time_that_it_took() {
+        let mut world = World::new(ARTISTS);
+        world.failing_saves.insert(2, 1);
+        let ended = world.run();
+        let succeeded = ended.record.saves.iter().filter(|(_, is_ok)| *is_ok);
+        let took = ended
+            .record
+            .notices
+            .iter()
+            .filter_map(|notice| match notice {
+                Notice::Saved { took } => Some(*took),
+                _ => None,
+            });
+        let took: Vec<_> = took.collect();
+        assert_eq!(took.len(), succeeded.count());
+        // Without a previous generation to keep: six operations of a millisecond.
+        assert_eq!(took[0], milliseconds(6));
+        assert!(
+            took[1..].iter().all(|took| *took > milliseconds(6)),
+            "{took:?}"
+        );
     }
 
     #[test]

@@ -29,13 +29,25 @@
 mod adapter;
 mod administrator;
 
+#[path = "../commands/browser.rs"]
+#[expect(dead_code, reason = "the tests of the page use the rest")]
+mod browser;
+#[path = "../commands/client.rs"]
+#[expect(dead_code, reason = "the tests of the endpoint use the rest")]
+mod client;
 mod cluster;
 mod contract;
 mod crashes;
 mod docker;
 mod faults;
+mod follow;
+#[path = "../commands/host.rs"]
+#[expect(dead_code, reason = "the tests of downloads use the rest")]
+mod host;
 mod network;
 mod node;
+#[path = "../commands/prometheus.rs"]
+mod prometheus;
 mod shared;
 mod site;
 mod streams;

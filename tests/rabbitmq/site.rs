@@ -24,7 +24,7 @@ pub(crate) const WINDOW: u64 = 100;
 
 /// The dumps of all trials, and what has to come of them.
 pub(crate) struct Dataset {
-    dumps: BTreeMap<Kind, Vec<u8>>,
+    pub(crate) dumps: BTreeMap<Kind, Vec<u8>>,
     /// The message of each record, in order.
     pub(crate) truth: BTreeMap<Kind, Vec<Value>>,
 }
@@ -76,24 +76,35 @@ impl Site {
         self.0.path().join(name)
     }
 
-    /// Starts the program, with a save every [`INTERVAL`] records and a window of [`WINDOW`]. The
+    /// Starts a run, with a save every [`INTERVAL`] records and a window of [`WINDOW`]. The
     /// arguments are separated by spaces.
     pub(crate) fn start(&self, arguments: &str) -> Run {
+        self.start_task("run .", arguments)
+    }
+
+    /// The same for a task like `run .`.
+    pub(crate) fn start_task(&self, task: &str, arguments: &str) -> Run {
         let log = self.path("log");
         let fixed = format!(
-            "run . --state-save-interval {INTERVAL} --window-messages {WINDOW} --progress never"
+            "{task} --state-save-interval {INTERVAL} --window-messages {WINDOW} --progress never"
         );
-        let child = Command::new(env!("CARGO_BIN_EXE_discogs-extractor"))
+        let child = self
+            .program()
             .args(fixed.split(' '))
             .args(arguments.split(' '))
-            .env_clear()
-            .current_dir(self.0.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
         Run { child, log }
+    }
+
+    /// The program in this directory, with an empty environment.
+    pub(crate) fn program(&self) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_discogs-extractor"));
+        program.env_clear().current_dir(self.0.path());
+        program
     }
 
     /// How many records the state marker says are published.

@@ -126,12 +126,16 @@ impl Trial {
 
     /// Starts the program with more arguments, separated by spaces.
     pub(crate) fn start_with(&self, arguments: &str) -> Run {
+        self.start_task("run .", arguments)
+    }
+
+    /// The same for a task like `run .`.
+    pub(crate) fn start_task(&self, task: &str, arguments: &str) -> Run {
         let networks = self.networks.iter();
         let brokers: Vec<_> = networks.map(|it| through(&self.url, it.port)).collect();
         let (brokers, prefix) = (brokers.join(","), &self.prefix);
-        self.site.start(&format!(
-            "--broker {brokers} --exchange-prefix {prefix} {arguments}"
-        ))
+        let fixed = format!("--broker {brokers} --exchange-prefix {prefix}");
+        self.site.start_task(task, &format!("{fixed} {arguments}"))
     }
 
     /// Waits until so many parts of a hundred of all records are saved, which must not be the end.
@@ -175,6 +179,11 @@ impl Trial {
         }
         self.repeats += repeats;
         repeats
+    }
+
+    /// How many deliveries were taken so far, repeats among them.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.deliveries.values().map(|all| all.len() as u64).sum()
     }
 
     /// The verdict on a trial whose runs have ended by themselves. Repeats come of lost connections
