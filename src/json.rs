@@ -465,13 +465,13 @@ impl Arena {
     }
 
     fn order_of_one_rank(&self, a: &Sorted, b: &Sorted) -> Ordering {
-        let key = |of: &Sorted| match of.rank.is_short() {
-            true => &[],
-            false => self.bytes(self.node(of.id).key.span),
+        let (first, second) = (self.node(a.id), self.node(b.id));
+        let by_key = match a.rank.is_short() {
+            true => Ordering::Equal,
+            false => self.bytes(first.key.span).cmp(self.bytes(second.key.span)),
         };
-        key(a)
-            .cmp(key(b))
-            .then_with(|| self.node(b.id).sole.cmp(&self.node(a.id).sole))
+        by_key
+            .then_with(|| second.sole.cmp(&first.sole))
             .then_with(|| a.id.cmp(&b.id))
     }
 
