@@ -58,14 +58,21 @@ const BODY_KEPT: usize = 1 << 20;
 /// What becomes of one well-formed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// The record's id, never empty.
-    pub id: String,
-    /// SHA-256 of the normalised record, 64 lowercase hexadecimal digits.
-    pub sha256: String,
     /// The whole message body: compact JSON on one line.
     pub body: Vec<u8>,
     /// Whether bytes that are not UTF-8 had to be replaced by U+FFFD.
     pub repaired: bool,
+}
+
+impl Content {
+    /// SHA-256 of the normalised record, 64 lowercase hexadecimal digits, as the body has it.
+    ///
+    /// # Panics
+    /// If the body is not one that a transcoder has made.
+    pub fn sha256(&self) -> &str {
+        let digits = &self.body[HEAD.len()..][..HASH_LENGTH];
+        str::from_utf8(digits).expect("digits are ASCII")
+    }
 }
 
 /// The shape of the fields of a message.
@@ -197,15 +204,13 @@ impl Transcoder {
     fn transcode_text(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
         let name = self.kind.record_name();
         let record = self.reader.read(xml, name, &mut self.arena)?;
-        let id = self.identify(record).ok_or_else(no_id)?;
+        self.identify(record).ok_or_else(no_id)?;
         if self.profile == Profile::Normalised {
             self.normalise(record);
         }
         self.drop_envelope_fields(record);
-        let sha256 = self.write_body(record);
+        self.write_body(record);
         Ok(Content {
-            id,
-            sha256,
             body: self.body.bytes().to_vec(),
             repaired,
         })
@@ -219,8 +224,8 @@ impl Transcoder {
         }
     }
 
-    /// The id of a record, which has a field `id` afterwards that beats all others of this name.
-    fn identify(&mut self, record: NodeId) -> Option<String> {
+    /// Gives a record a field `id` that beats all others of this name. `None` if it has no id.
+    fn identify(&mut self, record: NodeId) -> Option<()> {
         let fields = self.fields(record);
         let attribute = self.arena.find(fields, ID_ATTRIBUTE);
         let field = attribute.or_else(|| self.only_field(fields, ID))?;
@@ -228,17 +233,15 @@ impl Transcoder {
         let (Value::String(span) | Value::Plain(span)) = value else {
             return None;
         };
-        let id = self.arena.text(span);
-        if id.trim().is_empty() {
+        if self.arena.text(span).trim().is_empty() {
             return None;
         }
-        let id = id.to_owned();
         if attribute.is_some() {
             let key = self.arena.push_key(ID.text);
             let entry = self.arena.add(key, value, true);
             self.arena.append_entry(record, entry);
         }
-        Some(id)
+        Some(())
     }
 
     fn only_field(&self, fields: Chain, name: Name) -> Option<NodeId> {
@@ -277,7 +280,7 @@ impl Transcoder {
 
     /// Writes the message into the body buffer. The record is written once: its opening brace is
     /// needed for the hash only, and becomes the comma between the envelope and its first field.
-    fn write_body(&mut self, record: NodeId) -> String {
+    fn write_body(&mut self, record: NodeId) {
         self.body.clear(BODY_KEPT);
         self.body.put(HEAD);
         self.body.put(&[b'0'; HASH_LENGTH]);
@@ -288,7 +291,6 @@ impl Transcoder {
         let sha256 = hexadecimal(Sha256::digest(&body[start..]).into());
         body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(&sha256);
         body[start] = b',';
-        String::from_utf8(sha256.into()).expect("digits are ASCII")
     }
 }
 
