@@ -789,7 +789,7 @@ impl Extraction {
                     route: current.dump.kind,
                     subject: Subject::Record(expected),
                     sequence: current.sequence,
-                    sha256: content.sha256,
+                    sha256: content.sha256().to_owned(),
                     body: content.body,
                 }))
             }

@@ -32,8 +32,10 @@
 //! an element of the same name, and there it has no child `<id>`, without which nothing is a
 //! record.
 
+use std::ops::Range;
+
+use memchr::memchr;
 use memchr::memmem::{self, Finder};
-use memchr::{memchr, memrchr};
 
 use crate::dump::Kind;
 use crate::record::{ByteOffset, Position};
@@ -249,8 +251,8 @@ pub struct Framer {
     /// The first bytes of a frame over the size bound, whose other bytes are not kept.
     head: Option<Vec<u8>>,
     has_ended: bool,
-    record_needles: Vec<Finder<'static>>,
-    stray_needles: Vec<Finder<'static>>,
+    record_needles: Needles,
+    stray_needles: Needles,
 }
 
 impl Framer {
@@ -261,9 +263,7 @@ impl Framer {
     pub fn new(kind: Kind, from: Position, record_bytes_max: usize) -> Self {
         let needles = |last: String| {
             let record = format!("<{}", kind.record_name());
-            [last.as_str(), &record, "<!", "<?"]
-                .map(|needle| Finder::new(needle).into_owned())
-                .into()
+            Needles([last.as_str(), &record, "<!", "<?"].map(Needle::new))
         };
         Self {
             kind,
@@ -513,16 +513,15 @@ impl Framer {
 
     fn inside_content(&mut self) -> Progress {
         let is_stray = self.state == State::Stray;
+        let visible = &self.buffer.live()[..self.visible().len()];
         let needles = if is_stray {
-            &self.stray_needles
+            &mut self.stray_needles
         } else {
-            &self.record_needles
+            &mut self.record_needles
         };
-        let visible = self.visible();
-        let Some(place) = find_first(needles, visible, self.at) else {
+        let Some(place) = needles.find(visible, self.buffer.offset, self.at) else {
             // The last bytes may be the first ones of a needle.
-            let longest = needles.iter().map(|needle| needle.needle().len()).max();
-            let to = (visible.len() + 1).saturating_sub(longest.unwrap_or(0));
+            let to = (visible.len() + 1).saturating_sub(needles.longest());
             self.advance(to.max(self.at));
             return Progress::Starved;
         };
@@ -779,6 +778,16 @@ enum Markup<'a> {
 
 /// Says what stands at the start of `bytes`; `None` if more bytes are needed.
 fn markup(bytes: &[u8]) -> Option<Markup<'_>> {
+    match bytes {
+        [] | [b'<'] => None,
+        [b'<', b'!' | b'?', ..] => skip_or_declaration(bytes),
+        [b'<', b'/', rest @ ..] => Some(Markup::End(name(rest)?)),
+        [b'<', rest @ ..] => Some(Markup::Start(name(rest)?)),
+        _ => Some(Markup::Text),
+    }
+}
+
+fn skip_or_declaration(bytes: &[u8]) -> Option<Markup<'_>> {
     const SKIPS: [(&[u8], &[u8]); 3] =
         [(b"<!--", b"-->"), (b"<![CDATA[", CDATA_END), (b"<?", b"?>")];
     for (opener, terminator) in SKIPS {
@@ -790,14 +799,7 @@ fn markup(bytes: &[u8]) -> Option<Markup<'_>> {
             return None;
         }
     }
-    if bytes[0] != b'<' {
-        return Some(Markup::Text);
-    }
-    match bytes.get(1)? {
-        b'!' => Some(Markup::Declaration),
-        b'/' => Some(Markup::End(name(&bytes[2..])?)),
-        _ => Some(Markup::Start(name(&bytes[1..])?)),
-    }
+    Some(Markup::Declaration)
 }
 
 /// The name at the start of `bytes`; `None` if it may be longer than what is there.
@@ -809,28 +811,82 @@ fn name(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The first place from `from` on where one of the needles stands.
-///
-/// Each needle begins with its only `<`, so none of them can stand across the start of another.
-fn find_first(needles: &[Finder<'_>], bytes: &[u8], from: usize) -> Option<usize> {
-    let mut from = from;
-    while from < bytes.len() {
-        let mut end = bytes.len().min(from + WINDOW);
-        let mut found = None;
-        for needle in needles {
-            if let Some(index) = needle.find(&bytes[from..end]) {
-                end = from + index;
-                found = Some(end);
+/// What can hide or move the end of a record. Each needle begins with its only `<`, so none of them
+/// can stand across the start of another.
+#[derive(Debug)]
+struct Needles([Needle; 4]);
+
+impl Needles {
+    /// The first place in `bytes` from `from` on where one of them stands; the first byte is the one
+    /// at `offset` of the XML.
+    fn find(&mut self, bytes: &[u8], offset: u64, from: usize) -> Option<usize> {
+        let mut from = from;
+        while from < bytes.len() {
+            let end = bytes.len().min(from + WINDOW);
+            let places = self.0.iter_mut();
+            let places = places.filter_map(|needle| needle.find(bytes, offset, from, end));
+            let first = places.min();
+            if first.is_some() {
+                return first;
             }
+            from = end;
         }
-        if found.is_some() || end == bytes.len() {
-            return found;
-        }
-        // A needle may stand across the end of the window.
-        let last = memrchr(b'<', &bytes[from + 1..end]);
-        from = last.map_or(end, |index| from + 1 + index);
+        None
     }
-    None
+
+    fn longest(&self) -> usize {
+        let lengths = self.0.iter().map(Needle::length);
+        lengths.max().expect("there are needles")
+    }
+}
+
+/// Something to look for, and what is known of where it stands. A rare one would otherwise be looked
+/// for in the same bytes at every record.
+#[derive(Debug)]
+struct Needle {
+    finder: Finder<'static>,
+    /// Where in the XML it does not begin.
+    absent: Range<u64>,
+    /// Whether it stands at the end of that.
+    is_next: bool,
+}
+
+impl Needle {
+    fn new(needle: &str) -> Self {
+        Self {
+            finder: Finder::new(needle).into_owned(),
+            absent: 0..0,
+            is_next: false,
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.finder.needle().len()
+    }
+
+    /// The first place from `from` on, and before `end`, where it begins, if all of it is there.
+    fn find(&mut self, bytes: &[u8], offset: u64, from: usize, end: usize) -> Option<usize> {
+        let start = offset + from as u64;
+        if !(self.absent.start..=self.absent.end).contains(&start) {
+            self.absent = start..start;
+            self.is_next = false;
+        }
+        if !self.is_next && self.absent.end < offset + end as u64 {
+            self.search(bytes, offset, end);
+        }
+        let place = usize::try_from(self.absent.end - offset).ok()?;
+        (self.is_next && place < end && place + self.length() <= bytes.len()).then_some(place)
+    }
+
+    /// Looks for it where it is not known to be absent, up to a beginning before `end`.
+    fn search(&mut self, bytes: &[u8], offset: u64, end: usize) {
+        let known = usize::try_from(self.absent.end - offset).expect("it is before the end");
+        let end = bytes.len().min(end + self.length() - 1);
+        let found = self.finder.find(&bytes[known..end]);
+        self.is_next = found.is_some();
+        let place = found.unwrap_or((end + 1).saturating_sub(known + self.length()));
+        self.absent.end += place as u64;
+    }
 }
 
 /// The first place inside the record `bytes` where another record seems to begin.
@@ -1497,14 +1553,26 @@ mod tests {
 
     #[test]
     fn needles_are_found_across_windows() {
-        let needles = [Finder::new("</artist"), Finder::new("<!")];
+        let needles = || Needles(["</artist", "<artist", "<!", "<?"].map(Needle::new));
         for before in WINDOW - 10..WINDOW + 2 {
             for filler in ["x", "<"] {
                 let text = format!("{}</artist<!", filler.repeat(before));
                 let bytes = text.as_bytes();
-                assert_eq!(find_first(&needles, bytes, 0), Some(before));
-                assert_eq!(find_first(&needles, bytes, before + 1), Some(before + 8));
-                assert_eq!(find_first(&needles, bytes, before + 9), None);
+                // There and back: what is known of one place does not hold before it.
+                let mut needles = [needles(), needles()];
+                for (from, place) in [
+                    (0, Some(before)),
+                    (before + 1, Some(before + 8)),
+                    (before + 9, None),
+                    (1, Some(before)),
+                ] {
+                    assert_eq!(needles[0].find(bytes, 0, from), place);
+                    let place = place.map(|place| place - 1);
+                    assert_eq!(needles[0].find(&bytes[1..], 1, from.max(1) - 1), place);
+                }
+                // The end of what is there may be the start of a needle.
+                assert_eq!(needles[1].find(&bytes[..before + 3], 0, 0), None);
+                assert_eq!(needles[1].find(bytes, 0, 1), Some(before));
             }
         }
     }

@@ -45,14 +45,65 @@ impl Span {
     const fn length(self) -> usize {
         (self.end - self.start) as usize
     }
+}
 
-    /// This piece without its first byte, which must be a character of its own.
-    pub(crate) fn without_first(self) -> Self {
-        assert!(self.start < self.end, "the span is not empty");
-        Self {
-            start: self.start + 1,
-            end: self.end,
+/// What is looked at first of a key, because it is one number: the first seven bytes of the key, the
+/// first one on top, and below them its length, or 8 if it is longer than that.
+///
+/// No key holds a zero, so these numbers are ordered as the keys are, and of short keys they are
+/// equal only if the keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u64);
+
+impl Rank {
+    const PREFIX_BYTES: usize = 7;
+    const LONG: usize = 8;
+
+    /// Of a key of `length` bytes that `bytes` begin with.
+    const fn new(bytes: [u8; 8], length: usize) -> Self {
+        let (prefix, length) = match length {
+            0..Self::LONG => (length, length),
+            _ => (Self::PREFIX_BYTES, Self::LONG),
+        };
+        let kept = !(u64::MAX >> (8 * prefix));
+        Self(u64::from_be_bytes(bytes) & kept | length as u64)
+    }
+
+    /// The first byte of the key; 0 if it is empty.
+    const fn first(self) -> u8 {
+        self.0.to_be_bytes()[0]
+    }
+
+    /// Whether it says everything about the key.
+    const fn is_short(self) -> bool {
+        self.0 & 0xFF < Self::LONG as u64
+    }
+}
+
+/// The key of a node: a piece of the arena's text. It is written as it is, so it must need no
+/// escape; XML names, with `@` or `#` before them, need none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    span: Span,
+    rank: Rank,
+}
+
+/// A key to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) text: &'static str,
+    rank: Rank,
+}
+
+impl Name {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        let (mut bytes, mut at) = ([0; 8], 0);
+        while at < text.len() && at < bytes.len() {
+            bytes[at] = text.as_bytes()[at];
+            at += 1;
         }
+        let rank = Rank::new(bytes, text.len());
+        Self { text, rank }
     }
 }
 
@@ -110,9 +161,8 @@ pub(crate) enum Value {
 /// An entry of an object, or an item of an array.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
-    /// The name of the entry. It is written as it is, so it must need no escape; XML names, with
-    /// `@` or `#` before them, need none.
-    pub(crate) key: Span,
+    /// The name of the entry.
+    pub(crate) key: Key,
     /// What it holds.
     pub(crate) value: Value,
     /// Whether it beats the entries of the same key that are not.
@@ -121,25 +171,10 @@ pub(crate) struct Node {
 }
 
 /// An entry in the order in which it is written.
-///
-/// Most keys are short or differ at their start, so what is compared first is a number: the first
-/// seven bytes of the key, the first one on top, and below them its length, or 8 if it is longer than
-/// that. No name holds a zero, so these numbers are ordered as the keys are, and of short keys they
-/// are equal only if the keys are.
 #[derive(Clone, Copy, Debug)]
 struct Sorted {
-    rank: u64,
+    rank: Rank,
     id: NodeId,
-}
-
-impl Sorted {
-    const PREFIX_BYTES: usize = 7;
-    const LONG: usize = 8;
-
-    /// Whether the rank says everything about the key.
-    const fn is_short(self) -> bool {
-        self.rank & 0xFF < Self::LONG as u64
-    }
 }
 
 /// One document at a time, in memory that is kept for the next.
@@ -181,6 +216,36 @@ impl Arena {
     /// Adds `text`.
     pub(crate) fn push_text(&mut self, text: &str) -> Span {
         self.write_text(|all| all.extend_from_slice(text.as_bytes()))
+    }
+
+    /// The key that stands at `span`.
+    #[inline]
+    pub(crate) fn key(&self, span: Span) -> Key {
+        let bytes = match self.text[span.start as usize..].first_chunk() {
+            Some(bytes) => *bytes,
+            None => self.first_bytes(span),
+        };
+        let rank = Rank::new(bytes, span.length());
+        Key { span, rank }
+    }
+
+    /// The first bytes of a span near the end of the text, and zeros.
+    #[cold]
+    fn first_bytes(&self, span: Span) -> [u8; 8] {
+        std::array::from_fn(|at| self.bytes(span).get(at).copied().unwrap_or(0))
+    }
+
+    /// Adds `text`, and makes a key of it.
+    pub(crate) fn push_key(&mut self, text: &str) -> Key {
+        let span = self.push_text(text);
+        self.key(span)
+    }
+
+    /// `key` without its first byte, which must be a character of its own.
+    pub(crate) fn without_first(&self, key: Key) -> Key {
+        let Range { start, end } = key.span.range();
+        assert!(start < end, "the key is not empty");
+        self.key(Span::new(start + 1..end))
     }
 
     /// One span that holds the text of all `pieces`, which are in document order.
@@ -226,7 +291,7 @@ impl Arena {
     }
 
     /// Adds a node that is in no chain yet.
-    pub(crate) fn add(&mut self, key: Span, value: Value, sole: bool) -> NodeId {
+    pub(crate) fn add(&mut self, key: Key, value: Value, sole: bool) -> NodeId {
         let id = NodeId::from_index(self.nodes.len());
         self.nodes.push(Node {
             key,
@@ -280,20 +345,33 @@ impl Arena {
         std::iter::successors(chain.first(), |&id| self.next(id))
     }
 
-    /// The name of an entry.
-    pub(crate) fn key(&self, id: NodeId) -> &str {
-        self.text(self.node(id).key)
+    /// The text of a key.
+    pub(crate) fn key_text(&self, key: Key) -> &str {
+        self.text(key.span)
     }
 
-    /// The name of an entry, as bytes.
-    pub(crate) fn key_bytes(&self, id: NodeId) -> &[u8] {
-        self.bytes(self.node(id).key)
+    /// Whether the name of an entry is `name`.
+    #[inline]
+    pub(crate) fn is_named(&self, id: NodeId, name: Name) -> bool {
+        let key = self.node(id).key;
+        key.rank == name.rank
+            && (name.rank.is_short() || self.bytes(key.span) == name.text.as_bytes())
+    }
+
+    /// Whether the name of an entry begins with `@`.
+    pub(crate) fn is_attribute(&self, id: NodeId) -> bool {
+        self.node(id).key.rank.first() == b'@'
+    }
+
+    fn is_same(&self, one: Key, other: Key) -> bool {
+        one.rank == other.rank
+            && (one.rank.is_short() || self.bytes(one.span) == self.bytes(other.span))
     }
 
     /// Whether an entry of the name `key` is in `chain`.
-    pub(crate) fn has_key(&self, chain: Chain, key: Span) -> bool {
-        let key = self.bytes(key);
-        self.iter(chain).any(|id| self.key_bytes(id) == key)
+    pub(crate) fn has_key(&self, chain: Chain, key: Key) -> bool {
+        self.iter(chain)
+            .any(|id| self.is_same(self.node(id).key, key))
     }
 
     /// Overwrites the byte before `range` with `byte`, both ASCII, and gives both as one span.
@@ -307,23 +385,9 @@ impl Arena {
         Span::new(range.start - 1..range.end)
     }
 
-    /// The first entry of the name `key`.
-    pub(crate) fn find(&self, chain: Chain, key: &str) -> Option<NodeId> {
-        self.iter(chain)
-            .find(|&id| self.key_bytes(id) == key.as_bytes())
-    }
-
-    fn sorted(&self, id: NodeId) -> Sorted {
-        let key = self.node(id).key;
-        let length = key.length();
-        let bytes = match self.text[key.start as usize..].first_chunk::<8>() {
-            Some(bytes) => *bytes,
-            None => std::array::from_fn(|at| self.bytes(key).get(at).copied().unwrap_or(0)),
-        };
-        let prefix = length.min(Sorted::PREFIX_BYTES);
-        let kept = !(u64::MAX >> (8 * prefix));
-        let rank = u64::from_be_bytes(bytes) & kept | length.min(Sorted::LONG) as u64;
-        Sorted { rank, id }
+    /// The first entry of the name `name`.
+    pub(crate) fn find(&self, chain: Chain, name: Name) -> Option<NodeId> {
+        self.iter(chain).find(|&id| self.is_named(id, name))
     }
 
     /// Appends the value of `root` to `out` as compact JSON, keys sorted by bytes at every level.
@@ -334,13 +398,12 @@ impl Arena {
         self.sorted = sorted;
     }
 
+    #[inline]
     fn write_value(&self, value: Value, sorted: &mut Vec<Sorted>, out: &mut Output) {
         match value {
             Value::Absent | Value::Null => out.put(b"null"),
             Value::String(span) => write_string(self.bytes(span), out),
-            Value::Plain(span) => {
-                out.put_between(b'"', &self.text, span.range(), b"\"");
-            }
+            Value::Plain(span) => out.put_between(b"\"", &self.text, span.range(), b"\""),
             Value::Object(entries) => self.write_object(entries, sorted, out),
             Value::Array(items) => self.write_array(self.iter(items), sorted, out),
         }
@@ -352,37 +415,44 @@ impl Arena {
         sorted: &mut Vec<Sorted>,
         out: &mut Output,
     ) {
-        out.push(b'[');
-        for (index, item) in items.enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
+        let start = out.length;
+        for item in items {
+            out.push(b',');
             self.write_value(self.node(item).value, sorted, out);
         }
-        out.push(b']');
+        out.enclose(start, b'[', b']');
     }
 
     fn write_object(&self, entries: Chain, sorted: &mut Vec<Sorted>, out: &mut Output) {
         let base = sorted.len();
-        sorted.extend(self.iter(entries).map(|id| self.sorted(id)));
+        self.sort(entries, sorted);
         let end = sorted.len();
-        sorted[base..].sort_unstable_by(|a, b| self.order(a, b));
-        out.push(b'{');
-        let mut is_first = true;
+        let start = out.length;
         let mut at = base;
         while at < end {
             let group = at..self.group_end(&sorted[..end], at);
             at = group.end;
-            if self.node(sorted[group.start].id).value != Value::Absent {
-                if !is_first {
-                    out.push(b',');
-                }
-                is_first = false;
-                self.write_entry(group, sorted, out);
-            }
+            self.write_entry(group, sorted, out);
         }
-        out.push(b'}');
+        out.enclose(start, b'{', b'}');
         sorted.truncate(base);
+    }
+
+    /// Pushes the entries of a chain in the order in which they are written.
+    fn sort(&self, entries: Chain, sorted: &mut Vec<Sorted>) {
+        let base = sorted.len();
+        let mut is_sorted = true;
+        for id in self.iter(entries) {
+            let rank = self.node(id).key.rank;
+            let entry = Sorted { rank, id };
+            if let Some(last) = sorted[base..].last() {
+                is_sorted &= self.order(last, &entry) == Ordering::Less;
+            }
+            sorted.push(entry);
+        }
+        if !is_sorted {
+            sorted[base..].sort_unstable_by(|a, b| self.order(a, b));
+        }
     }
 
     /// By key; of one key the sole entry first, then document order.
@@ -395,16 +465,13 @@ impl Arena {
     }
 
     fn order_of_one_rank(&self, a: &Sorted, b: &Sorted) -> Ordering {
-        let key = |of: &Sorted| {
-            if of.is_short() {
-                &[]
-            } else {
-                self.key_bytes(of.id)
-            }
+        let (first, second) = (self.node(a.id), self.node(b.id));
+        let by_key = match a.rank.is_short() {
+            true => Ordering::Equal,
+            false => self.bytes(first.key.span).cmp(self.bytes(second.key.span)),
         };
-        key(a)
-            .cmp(key(b))
-            .then_with(|| self.node(b.id).sole.cmp(&self.node(a.id).sole))
+        by_key
+            .then_with(|| second.sole.cmp(&first.sole))
             .then_with(|| a.id.cmp(&b.id))
     }
 
@@ -413,25 +480,27 @@ impl Arena {
         let first = sorted[start];
         let is_same = |other: &&Sorted| {
             other.rank == first.rank
-                && (first.is_short() || self.key_bytes(other.id) == self.key_bytes(first.id))
+                && self.is_same(self.node(other.id).key, self.node(first.id).key)
         };
         start + 1 + sorted[start + 1..].iter().take_while(is_same).count()
     }
 
+    /// Writes the entries of one key, and a comma before them.
     fn write_entry(&self, group: Range<usize>, sorted: &mut Vec<Sorted>, out: &mut Output) {
-        let first = *self.node(sorted[group.start].id);
-        out.put_between(b'"', &self.text, first.key.range(), b"\":");
+        let first = self.node(sorted[group.start].id);
+        if first.value == Value::Absent {
+            return;
+        }
+        out.put_between(b",\"", &self.text, first.key.span.range(), b"\":");
         if first.sole || group.len() == 1 {
             return self.write_value(first.value, sorted, out);
         }
-        out.push(b'[');
-        for at in group.clone() {
-            if at > group.start {
-                out.push(b',');
-            }
+        let start = out.length;
+        for at in group {
+            out.push(b',');
             self.write_value(self.node(sorted[at].id).value, sorted, out);
         }
-        out.push(b']');
+        out.enclose(start, b'[', b']');
     }
 }
 
@@ -482,25 +551,37 @@ impl Output {
         self.length += bytes.len();
     }
 
+    /// Makes what was written from `start` on, with a comma before each part, a list between `open`
+    /// and `close`.
+    fn enclose(&mut self, start: usize, open: u8, close: u8) {
+        if self.length == start {
+            self.push(open);
+        } else {
+            self.bytes[start] = open;
+        }
+        self.push(close);
+    }
+
     /// Appends `piece` of `text` between `before` and `after`.
     #[inline]
-    fn put_between<const N: usize>(
+    fn put_between<const B: usize, const A: usize>(
         &mut self,
-        before: u8,
+        before: &[u8; B],
         text: &[u8],
         piece: Range<usize>,
-        after: &[u8; N],
+        after: &[u8; A],
     ) {
         let length = piece.len();
-        self.reserve(1 + length.max(CHUNK) + N);
-        let room = &mut self.bytes[self.length..][..1 + length.max(CHUNK) + N];
-        room[0] = before;
+        let most = B + length.max(CHUNK) + A;
+        self.reserve(most);
+        let room = &mut self.bytes[self.length..][..most];
+        room[..B].copy_from_slice(before);
         match text[piece.start..].first_chunk::<CHUNK>() {
-            Some(chunk) if length <= CHUNK => room[1..=CHUNK].copy_from_slice(chunk),
-            _ => room[1..=length].copy_from_slice(&text[piece]),
+            Some(chunk) if length <= CHUNK => room[B..B + CHUNK].copy_from_slice(chunk),
+            _ => copy_long(&mut room[B..B + length], &text[piece]),
         }
-        room[1 + length..][..N].copy_from_slice(after);
-        self.length += 1 + length + N;
+        room[B + length..][..A].copy_from_slice(after);
+        self.length += B + length + A;
     }
 
     fn reserve(&mut self, count: usize) {
@@ -514,6 +595,12 @@ impl Output {
         let length = (self.length + count).max(2 * self.bytes.len()).max(4096);
         self.bytes.resize(length, 0);
     }
+}
+
+/// Copies a piece of any length. On its own, or else the compiler makes one call of both copies.
+#[inline(never)]
+fn copy_long(room: &mut [u8], piece: &[u8]) {
+    room.copy_from_slice(piece);
 }
 
 /// Appends `text` to `out` as a JSON string.
@@ -615,10 +702,10 @@ mod tests {
     /// Writes the object whose entries are `entries`: key, value, sole. A value of `None` is absent.
     fn check_object(entries: &[(&str, Option<&str>, bool)], expected: &str) {
         let mut arena = Arena::default();
-        let key = arena.push_text("root");
+        let key = arena.push_key("root");
         let root = arena.add(key, Value::Object(Chain::default()), false);
         for &(key, text, sole) in entries {
-            let key = arena.push_text(key);
+            let key = arena.push_key(key);
             let value = match text {
                 Some(text) => Value::String(arena.push_text(text)),
                 None => Value::Absent,
@@ -680,8 +767,9 @@ mod tests {
     fn a_huge_document_is_not_kept() {
         let mut arena = Arena::default();
         let text = arena.push_text(&"x".repeat(2 * TEXT_KEPT));
+        let key = arena.key(text);
         for _ in 0..2 * NODES_KEPT {
-            arena.add(text, Value::Null, false);
+            arena.add(key, Value::Null, false);
         }
         arena.clear();
         assert!(arena.text.capacity() <= TEXT_KEPT && arena.nodes.capacity() <= NODES_KEPT);

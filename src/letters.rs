@@ -419,7 +419,7 @@ impl Retry<'_> {
             route: letter.kind,
             subject: Subject::Record(Ordinal(letter.record)),
             sequence: self.next_sequence(letter.kind),
-            sha256: content.sha256.clone(),
+            sha256: content.sha256().to_owned(),
             body: content.body.clone(),
         };
         let id = message.id();

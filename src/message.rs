@@ -38,7 +38,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::dump::Kind;
-use crate::json::{Arena, Chain, NodeId, Output, Value};
+use crate::json::{Arena, Chain, Name, NodeId, Output, Value};
 use crate::xml::RecordReader;
 
 pub use crate::xml::{Malformed, Reading};
@@ -58,14 +58,21 @@ const BODY_KEPT: usize = 1 << 20;
 /// What becomes of one well-formed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// The record's id, never empty.
-    pub id: String,
-    /// SHA-256 of the normalised record, 64 lowercase hexadecimal digits.
-    pub sha256: String,
     /// The whole message body: compact JSON on one line.
     pub body: Vec<u8>,
     /// Whether bytes that are not UTF-8 had to be replaced by U+FFFD.
     pub repaired: bool,
+}
+
+impl Content {
+    /// SHA-256 of the normalised record, 64 lowercase hexadecimal digits, as the body has it.
+    ///
+    /// # Panics
+    /// If the body is not one that a transcoder has made.
+    pub fn sha256(&self) -> &str {
+        let digits = &self.body[HEAD.len()..][..HASH_LENGTH];
+        str::from_utf8(digits).expect("digits are ASCII")
+    }
 }
 
 /// The shape of the fields of a message.
@@ -82,43 +89,60 @@ pub enum Profile {
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     /// A list of the children of this name; objects are stripped, strings become `{"id": ..}`.
-    References(&'static str),
+    References(Name),
     /// A list of the children of this name; objects are stripped.
-    Objects(&'static str),
+    Objects(Name),
     /// A list of the children of this name, as they are.
-    Plain(&'static str),
+    Plain(Name),
     /// An object is stripped.
     Stripped,
     /// An object becomes its `#text`.
     Text,
 }
 
+const ARTIST: Name = Name::new("artist");
+const FORMAT: Name = Name::new("format");
+const GENRE: Name = Name::new("genre");
+const ID: Name = Name::new("id");
+const ID_ATTRIBUTE: Name = Name::new("@id");
+const LABEL: Name = Name::new("label");
+const NAME: Name = Name::new("name");
+const STYLE: Name = Name::new("style");
+const TEXT: Name = Name::new("#text");
+/// The fields that the envelope owns.
+const ENVELOPE: [Name; 2] = [Name::new("type"), Name::new("sha256")];
+
+const RULES_OF_ARTISTS: &[(Name, Rule)] = &[
+    (Name::new("members"), Rule::References(NAME)),
+    (Name::new("groups"), Rule::References(NAME)),
+    (Name::new("aliases"), Rule::References(NAME)),
+];
+const RULES_OF_LABELS: &[(Name, Rule)] = &[
+    (Name::new("parentLabel"), Rule::Stripped),
+    (Name::new("sublabels"), Rule::References(LABEL)),
+];
+const RULES_OF_MASTERS: &[(Name, Rule)] = &[
+    (Name::new("artists"), Rule::References(ARTIST)),
+    (Name::new("genres"), Rule::Plain(GENRE)),
+    (Name::new("styles"), Rule::Plain(STYLE)),
+];
+const RULES_OF_RELEASES: &[(Name, Rule)] = &[
+    (Name::new("artists"), Rule::References(ARTIST)),
+    (Name::new("labels"), Rule::References(LABEL)),
+    (Name::new("extraartists"), Rule::References(ARTIST)),
+    (Name::new("formats"), Rule::Objects(FORMAT)),
+    (Name::new("genres"), Rule::Plain(GENRE)),
+    (Name::new("styles"), Rule::Plain(STYLE)),
+    (Name::new("master_id"), Rule::Text),
+];
+
 /// The rules of a kind, by field.
-const fn rules(kind: Kind) -> &'static [(&'static str, Rule)] {
+const fn rules(kind: Kind) -> &'static [(Name, Rule)] {
     match kind {
-        Kind::Artists => &[
-            ("members", Rule::References("name")),
-            ("groups", Rule::References("name")),
-            ("aliases", Rule::References("name")),
-        ],
-        Kind::Labels => &[
-            ("parentLabel", Rule::Stripped),
-            ("sublabels", Rule::References("label")),
-        ],
-        Kind::Masters => &[
-            ("artists", Rule::References("artist")),
-            ("genres", Rule::Plain("genre")),
-            ("styles", Rule::Plain("style")),
-        ],
-        Kind::Releases => &[
-            ("artists", Rule::References("artist")),
-            ("labels", Rule::References("label")),
-            ("extraartists", Rule::References("artist")),
-            ("formats", Rule::Objects("format")),
-            ("genres", Rule::Plain("genre")),
-            ("styles", Rule::Plain("style")),
-            ("master_id", Rule::Text),
-        ],
+        Kind::Artists => RULES_OF_ARTISTS,
+        Kind::Labels => RULES_OF_LABELS,
+        Kind::Masters => RULES_OF_MASTERS,
+        Kind::Releases => RULES_OF_RELEASES,
     }
 }
 
@@ -180,15 +204,13 @@ impl Transcoder {
     fn transcode_text(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
         let name = self.kind.record_name();
         let record = self.reader.read(xml, name, &mut self.arena)?;
-        let id = self.identify(record).ok_or_else(no_id)?;
+        self.identify(record).ok_or_else(no_id)?;
         if self.profile == Profile::Normalised {
             self.normalise(record);
         }
         self.drop_envelope_fields(record);
-        let sha256 = self.write_body(record);
+        self.write_body(record);
         Ok(Content {
-            id,
-            sha256,
             body: self.body.bytes().to_vec(),
             repaired,
         })
@@ -202,33 +224,31 @@ impl Transcoder {
         }
     }
 
-    /// The id of a record, which has a field `id` afterwards that beats all others of this name.
-    fn identify(&mut self, record: NodeId) -> Option<String> {
+    /// Gives a record a field `id` that beats all others of this name. `None` if it has no id.
+    fn identify(&mut self, record: NodeId) -> Option<()> {
         let fields = self.fields(record);
-        let attribute = self.arena.find(fields, "@id");
-        let field = attribute.or_else(|| self.only_field(fields, "id"))?;
+        let attribute = self.arena.find(fields, ID_ATTRIBUTE);
+        let field = attribute.or_else(|| self.only_field(fields, ID))?;
         let value = self.arena.node(field).value;
         let (Value::String(span) | Value::Plain(span)) = value else {
             return None;
         };
-        let id = self.arena.text(span);
-        if id.trim().is_empty() {
+        if self.arena.text(span).trim().is_empty() {
             return None;
         }
-        let id = id.to_owned();
         if attribute.is_some() {
-            let key = self.arena.push_text("id");
+            let key = self.arena.push_key(ID.text);
             let entry = self.arena.add(key, value, true);
             self.arena.append_entry(record, entry);
         }
-        Some(id)
+        Some(())
     }
 
-    fn only_field(&self, fields: Chain, key: &str) -> Option<NodeId> {
+    fn only_field(&self, fields: Chain, name: Name) -> Option<NodeId> {
         let mut found = self
             .arena
             .iter(fields)
-            .filter(|&id| self.arena.key_bytes(id) == key.as_bytes());
+            .filter(|&id| self.arena.is_named(id, name));
         let only = found.next();
         only.filter(|_| found.next().is_none())
     }
@@ -238,21 +258,21 @@ impl Transcoder {
             strip(&mut self.arena, record);
         }
         let fields = self.fields(record);
-        for (key, rule) in rules(self.kind) {
-            match *rule {
-                Rule::References(of) => list(&mut self.arena, fields, key, of, reference),
-                Rule::Objects(of) => list(&mut self.arena, fields, key, of, strip),
-                Rule::Plain(of) => list(&mut self.arena, fields, key, of, |_, _| ()),
-                Rule::Stripped => each_field(&mut self.arena, fields, key, strip),
-                Rule::Text => each_field(&mut self.arena, fields, key, only_text),
+        for &(name, rule) in rules(self.kind) {
+            match rule {
+                Rule::References(of) => list(&mut self.arena, fields, name, of, reference),
+                Rule::Objects(of) => list(&mut self.arena, fields, name, of, strip),
+                Rule::Plain(of) => list(&mut self.arena, fields, name, of, |_, _| ()),
+                Rule::Stripped => each_field(&mut self.arena, fields, name, strip),
+                Rule::Text => each_field(&mut self.arena, fields, name, only_text),
             }
         }
     }
 
     fn drop_envelope_fields(&mut self, record: NodeId) {
         let fields = self.fields(record);
-        for key in ["type", "sha256"] {
-            each_field(&mut self.arena, fields, key, |arena, field| {
+        for name in ENVELOPE {
+            each_field(&mut self.arena, fields, name, |arena, field| {
                 arena.node_mut(field).value = Value::Absent;
             });
         }
@@ -260,7 +280,7 @@ impl Transcoder {
 
     /// Writes the message into the body buffer. The record is written once: its opening brace is
     /// needed for the hash only, and becomes the comma between the envelope and its first field.
-    fn write_body(&mut self, record: NodeId) -> String {
+    fn write_body(&mut self, record: NodeId) {
         self.body.clear(BODY_KEPT);
         self.body.put(HEAD);
         self.body.put(&[b'0'; HASH_LENGTH]);
@@ -268,10 +288,9 @@ impl Transcoder {
         let start = self.body.bytes().len();
         self.arena.write(record, &mut self.body);
         let body = self.body.bytes_mut();
-        let sha256 = hexadecimal(&Sha256::digest(&body[start..]));
-        body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(sha256.as_bytes());
+        let sha256 = hexadecimal(Sha256::digest(&body[start..]).into());
+        body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(&sha256);
         body[start] = b',';
-        sha256
     }
 }
 
@@ -288,25 +307,25 @@ fn each(arena: &mut Arena, chain: Chain, change: impl Fn(&mut Arena, NodeId)) {
     }
 }
 
-/// Applies `change` to each field of the name `key`.
-fn each_field(arena: &mut Arena, fields: Chain, key: &str, change: impl Fn(&mut Arena, NodeId)) {
+/// Applies `change` to each field of the name `name`.
+fn each_field(arena: &mut Arena, fields: Chain, name: Name, change: impl Fn(&mut Arena, NodeId)) {
     each(arena, fields, |arena, field| {
-        if arena.key_bytes(field) == key.as_bytes() {
+        if arena.is_named(field, name) {
             change(arena, field);
         }
     });
 }
 
-/// Makes all containers of the name `key` one list of their children of the name `of`, each changed
+/// Makes all containers of the name `name` one list of their children of the name `of`, each changed
 /// by `change`. The first container becomes the list and beats the others.
 fn list(
     arena: &mut Arena,
     fields: Chain,
-    key: &str,
-    of: &str,
+    name: Name,
+    of: Name,
     change: impl Fn(&mut Arena, NodeId),
 ) {
-    let Some(first) = arena.find(fields, key) else {
+    let Some(first) = arena.find(fields, name) else {
         return;
     };
     let mut items = Chain::default();
@@ -314,7 +333,7 @@ fn list(
     while let Some(field) = next {
         // An attribute of that name beats its namesakes as everywhere.
         next = arena.next(field).filter(|_| !arena.node(first).sole);
-        if arena.key_bytes(field) == key.as_bytes() {
+        if arena.is_named(field, name) {
             move_items(arena, field, of, &mut items);
         }
     }
@@ -331,14 +350,14 @@ fn list(
 }
 
 /// Moves the children of the name `of` from `container` to `items`; a bare string is one item.
-fn move_items(arena: &mut Arena, container: NodeId, of: &str, items: &mut Chain) {
+fn move_items(arena: &mut Arena, container: NodeId, of: Name, items: &mut Chain) {
     let container = *arena.node(container);
     match container.value {
         Value::Object(children) => {
             let mut next = children.first();
             while let Some(child) = next {
                 next = arena.next(child);
-                if arena.key_bytes(child) == of.as_bytes() {
+                if arena.is_named(child, of) {
                     arena.append(items, child);
                 }
             }
@@ -354,7 +373,7 @@ fn move_items(arena: &mut Arena, container: NodeId, of: &str, items: &mut Chain)
 /// Strips an object; makes a bare string the id of one.
 fn reference(arena: &mut Arena, item: NodeId) {
     if let Value::String(_) | Value::Plain(_) = arena.node(item).value {
-        let key = arena.push_text("id");
+        let key = arena.push_key(ID.text);
         let entry = arena.add(key, arena.node(item).value, false);
         arena.append_entry(item, entry);
     } else {
@@ -370,37 +389,35 @@ fn strip(arena: &mut Arena, node: NodeId) {
     let (mut next, mut text, mut has_name) = (entries.first(), None, false);
     while let Some(entry) = next {
         let key = arena.node(entry).key;
-        match arena.bytes(key) {
-            [b'@', name @ ..] => {
-                has_name = has_name || name == b"name";
-                arena.node_mut(entry).key = key.without_first();
-            }
-            b"#text" => text = Some(entry),
-            name => has_name = has_name || name == b"name",
+        if arena.is_attribute(entry) {
+            arena.node_mut(entry).key = arena.without_first(key);
+        }
+        has_name = has_name || arena.is_named(entry, NAME);
+        if arena.is_named(entry, TEXT) {
+            text = Some(entry);
         }
         next = arena.next(entry);
     }
     if let (Some(text), false) = (text, has_name) {
-        arena.node_mut(text).key = arena.push_text("name");
+        arena.node_mut(text).key = arena.push_key(NAME.text);
     }
 }
 
 /// An object becomes its text.
 fn only_text(arena: &mut Arena, node: NodeId) {
     if let Value::Object(entries) = arena.node(node).value {
-        let text = arena.find(entries, "#text");
+        let text = arena.find(entries, TEXT);
         arena.node_mut(node).value = text.map_or(Value::Null, |text| arena.node(text).value);
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        digits.push(digit(byte >> 4));
-        digits.push(digit(byte & 0xF));
-    }
-    digits
+/// Lowercase hexadecimal digits.
+fn hexadecimal(hash: [u8; HASH_LENGTH / 2]) -> [u8; HASH_LENGTH] {
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    std::array::from_fn(|at| match at % 2 {
+        0 => digit(hash[at / 2] >> 4),
+        _ => digit(hash[at / 2] & 0xF),
+    })
 }
 
 /// Where byte `offset` of the repaired text was in the record.
@@ -459,7 +476,7 @@ mod tests {
             for (at, (field, _)) in rules.iter().enumerate() {
                 assert!(
                     rules[..at].iter().all(|(other, _)| other != field),
-                    "{kind} {field}"
+                    "{kind} {field:?}"
                 );
             }
         }

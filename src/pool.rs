@@ -154,6 +154,8 @@ impl Batch {
     /// The next batch of a source; empty if it is over.
     fn next(source: &mut Source) -> Self {
         let mut batch = Self::default();
+        // With room for one more record of almost any size: growing copies what is there.
+        batch.bytes.reserve(BATCH_BYTES + BATCH_BYTES / 8);
         while batch.bytes.len() + RECORD_BYTES * batch.cuts.len() < BATCH_BYTES
             && batch.then.is_none()
             && let Some(step) = source.step()

@@ -148,7 +148,7 @@ pub struct Source {
 pub(crate) struct Cut {
     frame: Frame,
     compressed: ByteOffset,
-    seek_point: Option<SeekPoint>,
+    seek_point: Option<Arc<SeekPoint>>,
 }
 
 /// What cutting up a dump comes to.
@@ -306,7 +306,7 @@ impl Source {
         Cut {
             frame,
             compressed: self.gzip.compressed(),
-            seek_point: self.gzip.seek_point_before(frame.start),
+            seek_point: self.gzip.seek_point_before(frame.start).map(Arc::new),
         }
     }
 
@@ -372,7 +372,7 @@ impl Cut {
             position: self.frame.position,
             compressed: self.compressed,
             outcome,
-            seek_point: self.seek_point.map(Arc::new),
+            seek_point: self.seek_point,
         }
     }
 }

@@ -250,7 +250,7 @@ impl RecordReader {
             self.take(token, arena)?;
         }
         if let Some(open) = self.open.last() {
-            let name = arena.key(open.node);
+            let name = arena.key_text(arena.node(open.node).key);
             let reason = format!("`<{name}>` at byte {} is not closed", open.offset);
             return Err(Malformed::unbalanced(xml.len(), reason));
         }
@@ -307,7 +307,7 @@ impl RecordReader {
             let reason = format!("elements nest deeper than {DEPTH_MAX}");
             return Err(Malformed::new(token.offset, reason));
         }
-        let key = arena.push_text(name);
+        let key = arena.push_key(name);
         let node = arena.add(key, Value::Null, false);
         self.root.get_or_insert(node);
         self.open.push(Open {
@@ -321,15 +321,18 @@ impl RecordReader {
 
     fn check_end(&self, token: Token<'_>, arena: &Arena) -> Result<(), Malformed> {
         let name = token.inner(2, 1).trim_end_matches(is_xml_space);
-        let reason = match self.open.last() {
-            None => format!("`</{name}>` closes nothing"),
-            Some(open) if arena.key(open.node) == name => return Ok(()),
-            Some(open) => format!(
-                "`</{name}>` where `</{}>` was expected, opened at byte {}",
-                arena.key(open.node),
-                open.offset
-            ),
+        let Some(open) = self.open.last() else {
+            let reason = format!("`</{name}>` closes nothing");
+            return Err(Malformed::unbalanced(token.offset, reason));
         };
+        let expected = arena.key_text(arena.node(open.node).key);
+        if expected == name {
+            return Ok(());
+        }
+        let reason = format!(
+            "`</{name}>` where `</{expected}>` was expected, opened at byte {}",
+            open.offset
+        );
         Err(Malformed::unbalanced(token.offset, reason))
     }
 
@@ -351,7 +354,7 @@ impl RecordReader {
             if arena.node(open.node).value == Value::Null {
                 arena.node_mut(open.node).value = text;
             } else {
-                let key = arena.push_text("#text");
+                let key = arena.push_key("#text");
                 let entry = arena.add(key, text, false);
                 arena.append_entry(open.node, entry);
             }
@@ -392,6 +395,7 @@ fn read_attributes(
             text.extend_from_slice(name.as_bytes());
         });
         let value = arena.write_text(|text| decode(value.as_bytes(), Encoding::Attribute, text));
+        let key = arena.key(key);
         let entry = arena.add(key, Value::String(value), true);
         arena.append_entry(node, entry);
     }

@@ -74,9 +74,13 @@ fn every_sample_becomes_the_expected_message() {
         for (record, expected) in records.into_iter().zip(expected) {
             let content = transcoder.transcode(record).unwrap();
             let message: Value = serde_json::from_slice(&content.body).unwrap();
-            assert_eq!(message, expected, "{kind} {}", content.id);
-            assert_eq!(content.id, expected["id"], "{kind}");
-            assert_eq!(content.sha256, expected["sha256"], "{kind} {}", content.id);
+            assert_eq!(message, expected, "{kind} {}", expected["id"]);
+            assert_eq!(
+                content.sha256(),
+                expected["sha256"],
+                "{kind} {}",
+                expected["id"]
+            );
             assert!(!content.repaired);
         }
     }
@@ -93,7 +97,7 @@ fn odd_samples_are_read() {
             for record in &records {
                 let content = transcoder.transcode(record).unwrap();
                 let message: Value = serde_json::from_slice(&content.body).unwrap();
-                assert_eq!(content.id, message["id"]);
+                assert_ne!(message["id"], Value::Null);
             }
         }
     };

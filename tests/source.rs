@@ -117,13 +117,20 @@ fn outcomes(items: &[Item]) -> Vec<Expected<'_>> {
         &Item {
             outcome: Outcome::Content(ref content),
             ..
-        } => Id(&content.id),
+        } => Id(first_id(&content.body)),
         Item {
             outcome: Outcome::Malformed { raw, .. },
             ..
         } => Dead(raw),
     };
     items.iter().map(outcome).collect()
+}
+
+/// The first id in a message: the record's, where no field before it has one.
+fn first_id(body: &[u8]) -> &str {
+    let body = str::from_utf8(body).unwrap();
+    let (_, rest) = body.split_once("\"id\":\"").unwrap();
+    rest.split('"').next().unwrap()
 }
 
 /// Ordinals have no gaps, items don't overlap, and the reason of a dead letter names its place.

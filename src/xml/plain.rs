@@ -56,7 +56,7 @@ impl PlainReader {
             return None;
         }
         let root = self.element(&mut scan, arena)?;
-        if arena.key_bytes(root) != name.as_bytes() {
+        if arena.key_text(arena.node(root).key) != name {
             return None;
         }
         while let Some(open) = self.open.last_mut() {
@@ -88,7 +88,7 @@ impl PlainReader {
             return None;
         }
         let name = scan.start_of_tag()?;
-        let node = arena.add(name, Value::Null, false);
+        let node = arena.add(arena.key(name), Value::Null, false);
         let mut entries = Chain::default();
         let mut text = Text::Empty;
         if !scan.attributes(&mut entries, arena)? {
@@ -126,7 +126,7 @@ impl PlainReader {
             text
         } else {
             if text != Value::Null {
-                let key = arena.push_text("#text");
+                let key = arena.push_key("#text");
                 let entry = arena.add(key, text, false);
                 arena.append(&mut entries, entry);
             }
@@ -141,9 +141,10 @@ impl PlainReader {
 impl Text {
     /// What `span` holds; `is_plain` if it is as plain as [`Value::Plain`].
     fn new(span: Span, is_plain: bool, arena: &Arena) -> Self {
-        match arena.text(span) {
-            "" => Self::Empty,
-            text if text.trim().is_empty() => Self::Blank(span),
+        match arena.bytes(span).trim_ascii_start() {
+            [] if span.range().is_empty() => Self::Empty,
+            [first, ..] if first.is_ascii_graphic() => Self::Visible(span, is_plain),
+            _ if arena.text(span).trim().is_empty() => Self::Blank(span),
             _ => Self::Visible(span, is_plain),
         }
     }
@@ -267,6 +268,7 @@ impl<'a> Scan<'a> {
             return None;
         };
         let key = arena.overwrite_before(b'@', start..start + length);
+        let key = arena.key(key);
         if length == 0 || arena.has_key(*entries, key) {
             return None;
         }

@@ -484,7 +484,7 @@ mod refusing {
             xml_start: 201,
             xml_end: 300,
             reason: "the broker refused the message: too large".to_owned(),
-            raw: r#"{"id":"3"}"#.to_owned(),
+            raw: String::from_utf8(body(3)).unwrap(),
         };
         assert_eq!(letters(&world, Kind::Artists), [expected]);
         let frontier = ended.frontier(Kind::Artists);

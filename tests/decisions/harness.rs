@@ -524,8 +524,6 @@ fn item(script: &Script, record: u64) -> Item {
                 raw: b"<a/>".to_vec(),
             },
             false => Outcome::Content(Content {
-                id: record.to_string(),
-                sha256: "0".repeat(64),
                 body: body(record),
                 repaired: record.is_multiple_of(7),
             }),
@@ -549,7 +547,8 @@ pub(crate) fn seek_point(inflated: u64) -> SeekPoint {
 }
 
 pub(crate) fn body(record: u64) -> Vec<u8> {
-    format!(r#"{{"id":"{record}"}}"#).into_bytes()
+    let sha256 = "0".repeat(64);
+    format!(r#"{{"type":"data","sha256":"{sha256}","id":"{record}"}}"#).into_bytes()
 }
 
 struct ScriptedBroker {
