@@ -99,10 +99,10 @@ fn a_run_is_ready_once_it_has_the_state() {
     let site = Site::with_copies(&fixture("20260801"));
     let supervisor = Supervisor::new(&site);
     let mut child = supervisor.start(&site, "run . --broker null:", None);
+    let heard = supervisor.hear_until("STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let heard = supervisor.rest();
     assert_eq!(heard.first().unwrap(), "READY=1");
-    assert_eq!(heard.last().unwrap(), "STOPPING=1");
+    assert_eq!(supervisor.rest(), [""; 0]);
     assert!(heard.iter().any(|text| is_sign(&text)), "{heard:?}");
 
     let empty = Site::with_copies(tempfile::tempdir().unwrap().path());
@@ -132,8 +132,7 @@ fn no_signs_are_given_in_the_place_of_another_process() {
     let supervisor = Supervisor::new(&site);
     let line = "run . --broker null:";
     let mut child = supervisor.start(&site, line, Some(std::process::id()));
+    let heard = supervisor.hear_until("STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let heard = supervisor.rest();
     assert!(!heard.iter().any(|text| is_sign(&text)), "{heard:?}");
-    assert_eq!(heard.last().unwrap(), "STOPPING=1");
 }

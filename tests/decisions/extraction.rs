@@ -1,5 +1,6 @@
 //! Whole runs of [`discogs_extractor::extraction`] under the real driver.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -96,22 +97,25 @@ mod completing {
     fn control_messages_say_what_consumers_expect() {
         let mut world = World::new(&[7, 0, 1, 12]).malformed(Kind::Artists, &[2]);
         let ended = world.run();
-        let complete = &bodies(&ended, Subject::FileComplete)[0];
+        let marker = ended.marker();
+        let artists = marker.file(&name(Kind::Artists)).unwrap();
+        let completed_at = artists.completed_at.as_ref();
         assert_eq!(
-            complete,
-            &json!({
+            bodies(&ended, Subject::FileComplete)[0],
+            json!({
                 "type": "file_complete",
                 "data_type": "artists",
-                "timestamp": complete["timestamp"],
+                "timestamp": completed_at.expect("the dump is complete"),
                 "total_processed": 6,
                 "file": "discogs_20260801_artists.xml.gz",
             })
         );
         let announced = bodies(&ended, Subject::ExtractionComplete);
+        let completed_at = marker.processing_phase.completed_at.as_ref();
         let expected = json!({
             "type": "extraction_complete",
             "version": "20260801",
-            "timestamp": announced[0]["timestamp"],
+            "timestamp": completed_at.expect("the version is complete"),
             "started_at": STARTED,
             "record_counts": {"artists": 6, "labels": 0, "masters": 1, "releases": 12},
         });
@@ -752,6 +756,18 @@ mod failing {
             world.run().ending,
             Ending::Failed(Failure::Source(_))
         ));
+    }
+
+    #[test]
+    fn a_failed_run_waits_for_its_confirms_even_if_nothing_can_be_saved() {
+        // The second message gets lost. That is noticed long after saving was given up.
+        let mut world = World::new(ARTISTS).answers(&[(2, Answer::Silence)]);
+        world.dump(Kind::Artists).damaged_after = Some(3);
+        world.fs.set_broken(true);
+        let ended = world.run();
+        assert!(matches!(ended.ending, Ending::Failed(Failure::Source(_))));
+        let stored: BTreeSet<String> = ended.record.stored().into_iter().collect();
+        assert_eq!(stored, ids(Kind::Artists, 1..=3).into_iter().collect());
     }
 
     #[test]
