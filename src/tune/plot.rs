@@ -12,6 +12,8 @@ const RIGHT: f64 = 730.0;
 const TOP: f64 = 70.0;
 const BOTTOM: f64 = 400.0;
 
+const TITLE: &str = "What saving costs, and what it saves";
+
 const STYLE: &str = "\
 svg{background:#fff;color:#222;font:13px sans-serif}\
 text{fill:currentColor}.small{font-size:11px}.title{font-size:16px;font-weight:bold}\
@@ -57,6 +59,13 @@ impl Axis {
 /// Less than this is drawn as this, in percent: a logarithm has no zero.
 const LEAST: f64 = 1e-5;
 
+/// What is drawn as a line, and how its class and its entry in the legend are called.
+const CURVES: [(&str, fn(&Row) -> f64); 3] = [
+    ("saving", |row| row.overhead_percent),
+    ("repeating", |row| row.repeating_percent),
+    ("both", |row| row.overhead_percent + row.repeating_percent),
+];
+
 /// The report as SVG, readable on light and dark ground.
 pub(super) fn svg(report: &Report) -> String {
     let rows = &report.rows;
@@ -69,70 +78,14 @@ pub(super) fn svg(report: &Report) -> String {
     let across = Axis::around(repeats, (LEFT, RIGHT));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\">\n\
-         <title>What saving costs, and what it saves</title>\n<style>{STYLE}</style>\n",
+         <title>{TITLE}</title>\n<style>{STYLE}</style>\n",
         SIZE.0, SIZE.1
     );
-    let mut text = |class: &str, x: f64, y: f64, anchor: &str, text: &str| {
-        let _ = writeln!(
-            svg,
-            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
-        );
-    };
-    text(
-        "title",
-        LEFT,
-        24.0,
-        "start",
-        "What saving costs, and what it saves",
-    );
-    let machine = &report.machine;
-    let subtitle = format!(
-        "{} records/s into {}, {} a day",
-        rounded(machine.records_per_second),
-        report.broker,
-        super::failures(machine.failures_per_day)
-    );
-    text("", LEFT, 44.0, "start", &subtitle);
-    text(
-        "",
-        (LEFT + RIGHT) / 2.0,
-        450.0,
-        "middle",
-        "records that a failure repeats, in the mean",
-    );
-    for tick in across.ticks() {
-        text(
-            "small",
-            across.place(tick),
-            BOTTOM + 18.0,
-            "middle",
-            &rounded(tick),
-        );
-    }
-    for tick in down.ticks() {
-        let percent = format!("{tick} %");
-        text("small", LEFT - 8.0, down.place(tick) + 4.0, "end", &percent);
-    }
-    for (index, (class, name)) in [
-        ("saving", "saving"),
-        ("repeating", "repeating"),
-        ("both", "both"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let x = LEFT + 10.0 + 90.0 * index as f64;
-        text(class, x, 472.0, "start", &format!("\u{2501} {name}"));
-    }
-    let legend = "points: records between saves; ring: recommended";
-    text("small", RIGHT, 472.0, "end", legend);
-    let _ = writeln!(
-        svg,
-        "<text transform=\"translate(24 {:.1}) rotate(-90)\" text-anchor=\"middle\">part of the time that is lost</text>",
-        (TOP + BOTTOM) / 2.0
-    );
+    titles(&mut svg, report);
+    axes(&mut svg, &across, &down);
+    legend(&mut svg);
     grid(&mut svg, &across, &down);
-    let mut curve = |class: &str, percent: fn(&Row) -> f64| {
+    for (class, percent) in CURVES {
         let point = |row: &Row| {
             let (x, y) = (row.repeats_per_failure, percent(row).max(LEAST));
             format!("{:.1},{:.1}", across.place(x), down.place(y))
@@ -143,12 +96,62 @@ pub(super) fn svg(report: &Report) -> String {
             svg,
             "<polyline class=\"line {class}\" points=\"{points}\"/>"
         );
-    };
-    curve("saving", |row| row.overhead_percent);
-    curve("repeating", |row| row.repeating_percent);
-    curve("both", |row| row.overhead_percent + row.repeating_percent);
+    }
     intervals(&mut svg, report, &across, &down);
     svg + "</svg>\n"
+}
+
+fn text(svg: &mut String, class: &str, (x, y): (f64, f64), anchor: &str, text: &str) {
+    let _ = writeln!(
+        svg,
+        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
+    );
+}
+
+fn titles(svg: &mut String, report: &Report) {
+    let machine = &report.machine;
+    let subtitle = format!(
+        "{} records/s into {}, {} a day",
+        rounded(machine.records_per_second),
+        report.broker,
+        super::failures(machine.failures_per_day)
+    );
+    text(svg, "title", (LEFT, 24.0), "start", TITLE);
+    text(svg, "", (LEFT, 44.0), "start", &subtitle);
+}
+
+/// The ticks of both axes, and what they are of.
+fn axes(svg: &mut String, across: &Axis, down: &Axis) {
+    let name = "records that a failure repeats, in the mean";
+    text(svg, "", ((LEFT + RIGHT) / 2.0, 450.0), "middle", name);
+    for tick in across.ticks() {
+        let place = (across.place(tick), BOTTOM + 18.0);
+        text(svg, "small", place, "middle", &rounded(tick));
+    }
+    for tick in down.ticks() {
+        let place = (LEFT - 8.0, down.place(tick) + 4.0);
+        text(svg, "small", place, "end", &format!("{tick} %"));
+    }
+    let _ = writeln!(
+        svg,
+        "<text transform=\"translate(24 {:.1}) rotate(-90)\" text-anchor=\"middle\">part of the time that is lost</text>",
+        (TOP + BOTTOM) / 2.0
+    );
+}
+
+fn legend(svg: &mut String) {
+    for (index, (class, _)) in CURVES.into_iter().enumerate() {
+        let x = LEFT + 10.0 + 90.0 * index as f64;
+        text(
+            svg,
+            class,
+            (x, 472.0),
+            "start",
+            &format!("\u{2501} {class}"),
+        );
+    }
+    let points = "points: records between saves; ring: recommended";
+    text(svg, "small", (RIGHT, 472.0), "end", points);
 }
 
 fn grid(svg: &mut String, across: &Axis, down: &Axis) {
