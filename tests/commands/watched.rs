@@ -73,6 +73,12 @@ impl Watched {
         progress()
     }
 
+    /// Waits until it has said so. What it shows may be there before what it says is read.
+    pub(crate) fn until_told(&mut self, words: &str) {
+        let log = Arc::clone(&self.log);
+        look_until(&mut self.child, || log.lock().unwrap().contains(words));
+    }
+
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
