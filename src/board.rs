@@ -31,15 +31,11 @@ pub struct Board(Arc<Mutex<Shown>>);
 impl Board {
     /// What is shown now.
     pub fn read(&self) -> Shown {
-        self.lock().clone()
+        self.write().clone()
     }
 
-    /// Changes what is shown.
+    /// Changes what is shown. What is changed by one guard is seen together.
     pub fn write(&self) -> MutexGuard<'_, Shown> {
-        self.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shown> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,7 +18,7 @@ use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::board::{Board, Speed};
+use crate::board::{Board, Shown, Speed};
 use crate::config::{LogConfig, ProgressMode};
 use crate::download::{self, Watcher};
 use crate::driver::Observer;
@@ -95,7 +95,6 @@ impl Telemetry {
 
     /// Tells what a round of `follow` came to, and returns what it told.
     pub fn tell_round(&self, now: Instant, notice: &follow::Notice) -> String {
-        self.board.write().round_ends(now, notice);
         let (level, text) = match notice {
             follow::Notice::Complete(version, pause) => {
                 let pause = duration(*pause);
@@ -108,7 +107,9 @@ impl Telemetry {
                 (Level::ERROR, text)
             }
         };
-        tell(&self.board, now, level, &text);
+        tell(&self.board, now, level, &text, |shown| {
+            shown.round_ends(now, notice);
+        });
         text
     }
 
@@ -141,16 +142,19 @@ impl Telemetry {
     }
 }
 
-/// Logs what happened, and puts it onto the board.
-fn tell(board: &Board, now: Instant, level: Level, text: &str) {
+/// Logs what happened, and puts it onto the board together with what it changes there: whoever looks
+/// sees both or neither.
+fn tell(board: &Board, now: Instant, level: Level, text: &str, change: impl FnOnce(&mut Shown)) {
     match level {
         Level::ERROR => tracing::error!("{text}"),
         Level::WARN => tracing::warn!("{text}"),
         Level::INFO => tracing::info!("{text}"),
         _ => tracing::debug!("{text}"),
     }
+    let mut shown = board.write();
+    change(&mut shown);
     if level <= Level::INFO {
-        board.write().happened(now, level, text);
+        shown.happened(now, level, text);
     }
 }
 
@@ -235,10 +239,10 @@ impl Watcher for DownloadView<'_> {
         ) {
             self.dump = None;
         }
-        let board = &self.telemetry.board;
-        board.write().fetch_notices(notice);
         let (level, text) = describe_download(notice);
-        tell(board, now, level, &text);
+        tell(&self.telemetry.board, now, level, &text, |shown| {
+            shown.fetch_notices(notice);
+        });
     }
 }
 
@@ -443,8 +447,9 @@ impl Watch {
 impl Observer for Watch {
     fn notice(&mut self, now: Instant, notice: &Notice, extraction: &Extraction) {
         let (level, text) = describe(notice);
-        tell(&self.board, now, level, &text);
-        self.board.write().run_notices(now, notice);
+        tell(&self.board, now, level, &text, |shown| {
+            shown.run_notices(now, notice);
+        });
         if let View::Bars(bars) = &self.view {
             bars.notice(notice);
         }
