@@ -59,8 +59,10 @@ impl Axis {
 /// Less than this is drawn as this, in percent: a logarithm has no zero.
 const LEAST: f64 = 1e-5;
 
-/// What is drawn as a line, and how its class and its entry in the legend are called.
-const CURVES: [(&str, fn(&Row) -> f64); 3] = [
+/// A class, which is also its name in the legend, and what its line shows of a row, in percent.
+type Curve = (&'static str, fn(&Row) -> f64);
+
+const CURVES: [Curve; 3] = [
     ("saving", |row| row.overhead_percent),
     ("repeating", |row| row.repeating_percent),
     ("both", |row| row.overhead_percent + row.repeating_percent),
