@@ -4,7 +4,7 @@
 //! `target/tmp`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -20,6 +20,9 @@ use crate::client;
 const LOOKS_MAX: u32 = 1_200;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
+/// ChromeDriver was seen to end instead of saying its port, on a busy machine: it is started again.
+const STARTS_MAX: u32 = 10;
+
 /// A browser with one page; gone when dropped.
 pub(crate) struct Browser {
     driver: Child,
@@ -27,16 +30,32 @@ pub(crate) struct Browser {
     session: String,
 }
 
+fn start() -> io::Result<Child> {
+    Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Where it listens, if it does not end instead.
+fn port(driver: &mut Child) -> Option<String> {
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.find_map(|line| {
+        let line = line.unwrap();
+        let (_, rest) = line.split_once("successfully on port ")?;
+        Some(rest.trim_end_matches('.').to_owned())
+    });
+    // What it says later must not block it.
+    thread::spawn(move || lines.count());
+    port
+}
+
 impl Browser {
     /// A browser whose windows are so wide, or `None`, said aloud, if there is none.
     pub(crate) fn open(width: u32, is_dark: bool) -> Option<Self> {
-        let started = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
         let is_required = std::env::var("REQUIRE_CHROMIUM").is_ok_and(|value| value == "1");
-        let Ok(mut driver) = started else {
+        let Ok(mut driver) = start() else {
             assert!(
                 !is_required,
                 "REQUIRE_CHROMIUM=1, and there is no chromedriver"
@@ -44,17 +63,22 @@ impl Browser {
             println!("skipped, because there is no chromedriver");
             return None;
         };
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| {
-            let line = line.unwrap();
-            let (_, rest) = line.split_once("successfully on port ")?;
-            Some(rest.trim_end_matches('.').to_owned())
-        });
-        // What it says later must not block it.
-        thread::spawn(move || lines.count());
+        let mut starts = 1;
+        let port = loop {
+            if let Some(port) = port(&mut driver) {
+                break port;
+            }
+            assert!(
+                starts < STARTS_MAX,
+                "chromedriver ends whenever it is started"
+            );
+            driver.wait().unwrap();
+            driver = start().unwrap();
+            starts += 1;
+        };
         let mut browser = Self {
             driver,
-            address: format!("127.0.0.1:{}", port.expect("it says its port")),
+            address: format!("127.0.0.1:{port}"),
             session: String::new(),
         };
         browser.begin(width, is_dark);
