@@ -53,16 +53,33 @@ impl Cluster {
         self.nodes.iter().map(Node::url).collect()
     }
 
+    /// All queues with this column, as the node `asked` knows them.
+    fn queues(&self, asked: usize, column: &str) -> Vec<Value> {
+        let list = ["list_queues", "--formatter", "json", "name", column];
+        let queues: Value = self.nodes[asked].control.run(&list).parse().unwrap();
+        queues.as_array().unwrap().clone()
+    }
+
     /// The node that leads the queue of `kind`, as the node `asked` knows it.
     fn leader(&self, asked: usize, kind: Kind) -> usize {
-        let list = ["list_queues", "--formatter", "json", "name", "leader"];
         look_for("a leader", || {
-            let queues: Value = self.nodes[asked].control.run(&list).parse().unwrap();
             let name = format!("{PREFIX}-{kind}");
-            let mut queues = queues.as_array().unwrap().iter();
+            let mut queues = self.queues(asked, "leader").into_iter();
             let leader = queues.find(|queue| queue["name"] == *name)?["leader"].clone();
             (0..NODES).find(|index| leader == format!("rabbit@{}", host(*index)))
         })
+    }
+
+    /// Waits until every queue is on all nodes again. A node is online before its queues are, and
+    /// what a queue survives is the loss of one.
+    fn is_whole(&self, asked: usize) {
+        self.nodes[asked].control.run(&["await_online_nodes", "3"]);
+        look_for("all members of all queues", || {
+            let queues = self.queues(asked, "online");
+            let online = |queue: &Value| queue["online"].as_array().map(Vec::len);
+            let is_whole = queues.iter().all(|queue| online(queue) == Some(NODES));
+            is_whole.then_some(())
+        });
     }
 }
 
@@ -99,7 +116,7 @@ fn a_cluster_loses_its_leaders_one_after_the_other() {
     trial.delay(SLOW);
     node.start_again();
     trial.moves_to(killed, node.url());
-    node.control.run(&["await_online_nodes", "3"]);
+    cluster.is_whole(killed);
 
     trial.reaches(80, &mut run);
     let parted = cluster.leader(killed, Kind::Releases);
