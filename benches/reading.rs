@@ -12,7 +12,6 @@ use discogs_extractor::gzip::GzipReader;
 use discogs_extractor::message::{Profile, Reading, Transcoder};
 use discogs_extractor::pool::pooled;
 use discogs_extractor::record::Position;
-use discogs_extractor::source;
 use support::{Corpus, split, tree};
 
 const PIECE: usize = 128 * 1024;
@@ -63,14 +62,11 @@ fn reading(criterion: &mut Criterion) {
                 });
             });
         });
-        for threads in [0, 1, 2] {
+        for threads in [1, 2, 3] {
             group.bench_function(format!("source-{threads}"), |bencher| {
                 bencher.iter(|| {
                     let source = corpus.source(Position::START, None);
-                    match threads {
-                        0 => source::threaded(source).count(),
-                        threads => pooled(source, threads).count(),
-                    }
+                    pooled(source, threads).count()
                 });
             });
         }

@@ -73,9 +73,9 @@ fn reading() {
         ("split", "split"),
         ("transcode", "split and transcode"),
         ("reference", "the same, plain reader"),
-        ("source-0", "source, 1 thread"),
-        ("source-1", "source, 1 + 1"),
-        ("source-2", "source, 1 + 2"),
+        ("source-1", "source, 1 thread"),
+        ("source-2", "source, 2 threads"),
+        ("source-3", "source, 3 threads"),
         ("tree", "a tree per record"),
     ];
     head("MB of XML per second", &Kind::ALL.map(Kind::name));

@@ -39,6 +39,7 @@ use crate::human::{count, counted, duration, size};
 use crate::marker::{Marker, Paths};
 use crate::message::Profile;
 use crate::plan;
+use crate::pool;
 use crate::record::Position;
 use crate::run::{self, RunError};
 use crate::source::{self, Item, Outcome, Read};
@@ -118,7 +119,8 @@ pub fn check(
         let mut reading = Reading::new(config.profile, begins_at);
         let began = clock.now();
         let reads = source::open(fs, dump, Position::START, &run::source_options(config));
-        let end = reads.map(source::threaded).and_then(|mut reads| {
+        let end = reads.and_then(|source| {
+            let mut reads = pool::pooled(source, config.source_threads);
             reads.try_for_each(|read| {
                 let read = read?;
                 if let Some(message) = reading.add(&read)

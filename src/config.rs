@@ -245,8 +245,8 @@ pub struct Config {
     pub kinds: Vec<Kind>,
     /// The largest record in bytes of XML.
     pub record_bytes_max: usize,
-    /// How many threads make messages beside the one that inflates.
-    pub transcode_threads: usize,
+    /// How many threads read a dump and make messages of it.
+    pub source_threads: usize,
     /// The shape of record messages.
     pub profile: Profile,
     /// Where messages go.
@@ -266,7 +266,7 @@ const COUNT_MAX: u64 = 1_000_000_000;
 /// The most messages of a window: a message takes some 4 kB.
 const WINDOW_MESSAGES_MAX: u64 = 1_000_000;
 /// Far more than inflating on one thread can keep busy.
-const TRANSCODE_THREADS_MAX: u64 = 64;
+const SOURCE_THREADS_MAX: u64 = 64;
 /// The most bytes of a window or a record.
 const BYTES_MAX: u64 = 4 << 30;
 /// The longest duration: a day.
@@ -348,12 +348,12 @@ impl Config {
             BrokerConfig::Spool(_) | BrokerConfig::Null => {}
         }
         let record_bytes_max = bounded_bytes(values, "record-bytes-max")?;
-        let transcode_threads = number(values, "transcode-threads", 0, TRANSCODE_THREADS_MAX)?;
+        let source_threads = number(values, "source-threads", 1, SOURCE_THREADS_MAX)?;
         Ok(Self {
             place: Place::new(fs, values)?,
             kinds: kinds(values)?,
             record_bytes_max,
-            transcode_threads: to_usize(transcode_threads),
+            source_threads: to_usize(source_threads),
             profile: choice(values, "message-profile", PROFILES)?,
             broker,
             extraction,
@@ -974,7 +974,7 @@ mod tests {
             );
         }
         check("window-messages", "0", "from 1 to 1000000");
-        check("transcode-threads", "65", "from 0 to 64");
+        check("source-threads", "65", "from 1 to 64");
         check("dead-letters-max", "-1", "from 0 to");
         check("window-bytes", "0", "from 1 byte");
         check("window-bytes", "5GiB", "to 4GiB");

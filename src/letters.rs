@@ -24,6 +24,7 @@ use crate::link::LinkOptions;
 use crate::marker::{Marker, Paths, Save, SaveError};
 use crate::message::{Content, Transcoder};
 use crate::plan::{self, PlanError};
+use crate::pool;
 use crate::record::{ByteOffset, Ordinal, Position};
 use crate::run;
 use crate::source::{self, Outcome, Read, Reads, SourceError};
@@ -387,9 +388,8 @@ impl Retry<'_> {
             xml: ByteOffset(letter.xml_start),
         };
         let options = run::source_options(self.config);
-        Ok(source::threaded(source::open(
-            self.fs, &dump, position, &options,
-        )?))
+        let source = source::open(self.fs, &dump, position, &options)?;
+        Ok(pool::pooled(source, self.config.source_threads))
     }
 
     /// The dump that the letters of `kind` are from.

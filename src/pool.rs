@@ -1,14 +1,16 @@
 //! The records of a dump, made on several threads.
 //!
 //! ```text
-//!                        ┌─→ transcode ─┐
-//! inflate, cut up ─ turn ┼─→ transcode ─┼ turn ─→ the same sequence as inline
-//!                        └─→ transcode ─┘
+//! thread 1 ─ inflate, cut ─ transcode ───────── inflate, cut ─ transcode ──────── ..
+//! thread 2 ──────────────── inflate, cut ─ transcode ──────── inflate, cut ─ transcode ..
 //! ```
 //!
-//! One thread inflates and cuts the XML into records, others transcode them, each a batch of them at
-//! a time. Batches are dealt out in turn and taken back in turn, so their order needs no numbers and
-//! does not depend on who is fast. All queues are short, so what is under way is bounded.
+//! All threads do the same: they take the source, cut the next batch of records out of it, hand the
+//! source on, and transcode the batch. So no thread waits for another as long as cutting takes less
+//! than its share, records are transcoded where they were inflated and are still in the cache, and a
+//! thread that the system has put aside holds up its own batch only. Whoever has the source queues
+//! the promise of its batch before handing it on: promises are in the order of the batches, and do
+//! not depend on who is fast. The queue is short, so what is under way is bounded.
 //!
 //! Where the tags of a record don't match, only the one who cuts can say where it ends, and that
 //! changes everything behind it. It has to be asked for perhaps once in ten million records. So the
@@ -18,8 +20,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::message::Transcoder;
@@ -28,19 +30,17 @@ use crate::seek_point::SeekPoint;
 use crate::source::{Cut, Read, Reads, Source, SourceError, Step};
 
 /// How much XML one batch holds before it is handed over, in bytes. It may hold one record more.
-const BATCH_BYTES: usize = 128 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// A fixed share for each record of a batch, so that the number of tiny ones is bounded too.
 const RECORD_BYTES: usize = 64;
 
-/// How many batches wait for a thread to take them, and as many for what it made of them to be
-/// taken.
+/// How many batches wait to be taken, for each thread. One more is in the making.
 const BATCHES_WAITING: usize = 2;
 
-/// The same sequence as `source`, transcoded on so many threads, at least one, and inflated on
-/// another.
+/// The same sequence as `source`, made on so many threads, at least one.
 ///
-/// About 1 MiB of records for each thread is under way at most. When the result is dropped, the
+/// About 2 MiB of records for each thread is under way at most. When the result is dropped, the
 /// threads end with their present batch; nobody waits for them. A panic goes on where the next
 /// item is asked for.
 ///
@@ -90,7 +90,7 @@ impl Iterator for Pool {
             self.state = match std::mem::replace(&mut self.state, State::Over) {
                 State::Inline(source) => State::Crew(Crew::new(*source, self.threads)),
                 State::Crew(crew) => self.take(crew),
-                State::Unbalanced(crew) => self.read_inline(crew.end()),
+                State::Unbalanced(crew) => self.read_inline(crew.end().into()),
                 State::Over => return None,
             }
         }
@@ -108,7 +108,7 @@ impl Pool {
     }
 
     /// Takes the next batch.
-    fn take(&mut self, mut crew: Crew) -> State {
+    fn take(&mut self, crew: Crew) -> State {
         let Some(done) = crew.receive() else {
             // A thread has panicked, and its panic goes on here.
             crew.end();
@@ -140,7 +140,7 @@ impl Pool {
     }
 }
 
-/// Records that were cut out and wait to be transcoded.
+/// Records that were cut out, to be transcoded.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -151,21 +151,17 @@ struct Batch {
 }
 
 impl Batch {
-    /// The next batch of a source; empty if it is over.
-    fn next(source: &mut Source) -> Self {
-        let mut batch = Self::default();
-        // With room for one more record of almost any size: growing copies what is there.
-        batch.bytes.reserve(BATCH_BYTES + BATCH_BYTES / 8);
-        while batch.bytes.len() + RECORD_BYTES * batch.cuts.len() < BATCH_BYTES
-            && batch.then.is_none()
+    /// Cuts the next records out of a source; none, and nothing behind them, if it is over.
+    fn fill(&mut self, source: &mut Source) {
+        while self.bytes.len() + RECORD_BYTES * self.cuts.len() < BATCH_BYTES
+            && self.then.is_none()
             && let Some(step) = source.step()
         {
             match step {
-                Step::Cut(cut) => batch.push(cut, source.bytes()),
-                Step::Read(read) => batch.then = Some(read),
+                Step::Cut(cut) => self.push(cut, source.bytes()),
+                Step::Read(read) => self.then = Some(read),
             }
         }
-        batch
     }
 
     fn push(&mut self, cut: Cut, bytes: &[u8]) {
@@ -178,21 +174,26 @@ impl Batch {
         self.cuts.is_empty() && self.then.is_none()
     }
 
-    fn transcode(self, transcoder: &mut Transcoder) -> Done {
+    /// Empties it, and keeps its memory unless a record was huge.
+    fn transcode(&mut self, transcoder: &mut Transcoder) -> Done {
         let mut reads = VecDeque::with_capacity(self.cuts.len() + 1);
-        for (cut, range) in self.cuts {
+        let then = self.then.take();
+        let mut is_unbalanced = false;
+        for (cut, range) in self.cuts.drain(..) {
             let Ok(outcome) = cut.outcome(&self.bytes[range], transcoder) else {
-                return Done {
-                    reads,
-                    is_unbalanced: true,
-                };
+                is_unbalanced = true;
+                break;
             };
             reads.push_back(Ok(Read::Item(cut.item(outcome))));
         }
-        reads.extend(self.then);
+        if !is_unbalanced {
+            reads.extend(then);
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(2 * BATCH_BYTES);
         Done {
             reads,
-            is_unbalanced: false,
+            is_unbalanced,
         }
     }
 }
@@ -206,52 +207,42 @@ struct Done {
 
 /// The threads.
 struct Crew {
-    cutter: JoinHandle<Box<Source>>,
-    transcoders: Vec<JoinHandle<()>>,
-    done: Vec<Receiver<Done>>,
-    turn: usize,
+    source: Arc<Mutex<Source>>,
+    threads: Vec<JoinHandle<()>>,
+    /// What each batch will become, in the order in which they were cut.
+    promises: Receiver<Receiver<Done>>,
 }
 
 impl Crew {
     fn new(source: Source, threads: usize) -> Self {
-        let (mut batches, mut transcoders, mut done) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..threads {
-            let (batch_sender, batch_receiver) = sync_channel(BATCHES_WAITING);
-            let (done_sender, done_receiver) = sync_channel(BATCHES_WAITING);
-            let transcoder = source.transcoder();
-            batches.push(batch_sender);
-            done.push(done_receiver);
-            transcoders.push(start("transcode", move || {
-                transcode(transcoder, &batch_receiver, &done_sender);
-            }));
-        }
+        let transcoders: Vec<_> = (0..threads).map(|_| source.transcoder()).collect();
+        let source = Arc::new(Mutex::new(source));
+        let (sender, promises) = sync_channel(threads * BATCHES_WAITING);
+        let start = |transcoder| {
+            let (source, promises) = (Arc::clone(&source), sender.clone());
+            start(move || work(&source, transcoder, &promises))
+        };
         Self {
-            cutter: start("inflate", move || cut(Box::new(source), &batches)),
-            transcoders,
-            done,
-            turn: 0,
+            threads: transcoders.into_iter().map(start).collect(),
+            source,
+            promises,
         }
     }
 
-    /// The next batch in turn; `None` if a thread has panicked.
-    fn receive(&mut self) -> Option<Done> {
-        let receiver = &self.done[self.turn];
-        self.turn = (self.turn + 1) % self.done.len();
-        receiver.recv().ok()
+    /// The next batch; `None` if a thread has panicked.
+    fn receive(&self) -> Option<Done> {
+        self.promises.recv().ok()?.recv().ok()
     }
 
     /// Ends the threads, and takes the source back, wherever it is now.
-    fn end(self) -> Box<Source> {
+    fn end(self) -> Source {
         // Nobody to hand anything to is how they are told.
-        drop(self.done);
-        for transcoder in self.transcoders {
-            transcoder
-                .join()
-                .unwrap_or_else(|panic| resume_unwind(panic));
+        drop(self.promises);
+        for thread in self.threads {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
-        self.cutter
-            .join()
-            .unwrap_or_else(|panic| resume_unwind(panic))
+        let source = Arc::into_inner(self.source).expect("the threads have ended");
+        source.into_inner().expect("no thread has panicked")
     }
 }
 
@@ -259,31 +250,127 @@ impl Crew {
     clippy::disallowed_methods,
     reason = "the threads see the file only: what they make depends on nothing else"
 )]
-fn start<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
+fn start(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread::Builder::new()
-        .name(name.to_owned())
+        .name("source".to_owned())
         .spawn(work)
         .expect("the system can start a thread")
 }
 
-/// Deals out a source in batches.
-fn cut(mut source: Box<Source>, batches: &[SyncSender<Batch>]) -> Box<Source> {
-    for sender in batches.iter().cycle() {
-        let batch = Batch::next(&mut source);
-        if batch.is_empty() || sender.send(batch).is_err() {
-            break;
+/// Cuts batches out of the source when it is free, and transcodes them when it is not.
+fn work(source: &Mutex<Source>, mut transcoder: Transcoder, promises: &SyncSender<Receiver<Done>>) {
+    let mut batch = Batch::default();
+    // If the source has panicked, that is enough of it.
+    while let Ok(mut source) = source.lock() {
+        batch.fill(&mut source);
+        let (sender, promise) = sync_channel(1);
+        // In the order of the batches, because nobody else has the source now.
+        if batch.is_empty() || promises.send(promise).is_err() {
+            return;
+        }
+        drop(source);
+        if sender.send(batch.transcode(&mut transcoder)).is_err() {
+            return;
         }
     }
-    source
 }
 
-fn transcode(mut transcoder: Transcoder, batches: &Receiver<Batch>, done: &SyncSender<Done>) {
-    for batch in batches {
-        if done.send(batch.transcode(&mut transcoder)).is_err() {
-            return;
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read, Seek, SeekFrom, Write as _};
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{self, Sender};
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::dump::Dump;
+    use crate::source::Options;
+
+    const RECORD_LENGTH: usize = 64 * 1024;
+
+    /// A file that counts what is read of it, is damaged in its own way at some byte, and tells when
+    /// it is dropped.
+    struct Watched {
+        file: Cursor<Vec<u8>>,
+        read: Arc<AtomicUsize>,
+        breaks_at: u64,
+        _dropped: Sender<()>,
+    }
+
+    impl Read for Watched {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            assert!(self.file.position() < self.breaks_at, "the file is broken");
+            let count = self.file.read(buffer)?;
+            self.read.fetch_add(count, Ordering::Relaxed);
+            Ok(count)
+        }
+    }
+
+    impl Seek for Watched {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    struct World {
+        reads: Reads,
+        read: Arc<AtomicUsize>,
+        dropped: Receiver<()>,
+    }
+
+    /// Records of 64 KiB, many, on so many threads.
+    fn watch(threads: usize, breaks_at: u64) -> World {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+        encoder.write_all(b"<artists>").unwrap();
+        for id in 0..500 {
+            let name = "x".repeat(RECORD_LENGTH);
+            write!(encoder, "<artist><id>{id}</id><name>{name}</name></artist>").unwrap();
+        }
+        encoder.write_all(b"</artists>").unwrap();
+        let read = Arc::new(AtomicUsize::new(0));
+        let (sender, dropped) = mpsc::channel();
+        let file = Watched {
+            file: Cursor::new(encoder.finish().unwrap()),
+            read: Arc::clone(&read),
+            breaks_at,
+            _dropped: sender,
+        };
+        let dump = Dump::from_path(Path::new("discogs_20260801_artists.xml.gz")).unwrap();
+        let source = Source::new(Box::new(file), &dump, Position::START, &Options::default());
+        World {
+            reads: pooled(source, threads),
+            read,
+            dropped,
+        }
+    }
+
+    #[test]
+    fn dropping_the_pool_ends_the_threads_which_never_ran_far_ahead() {
+        for (threads, taken) in [(1, 0), (1, 1), (1, 30), (3, 1), (3, 100)] {
+            let World {
+                reads,
+                read,
+                dropped,
+            } = watch(threads, u64::MAX);
+            assert_eq!(reads.take(taken).count(), taken);
+            assert!(dropped.recv().is_err(), "the threads have dropped the file");
+            let ahead = read.load(Ordering::Relaxed) - taken * RECORD_LENGTH;
+            assert!(ahead <= threads << 21, "{ahead} bytes ahead of {taken}");
+        }
+    }
+
+    #[test]
+    fn a_panic_on_a_thread_goes_on_where_the_next_item_is_asked_for() {
+        for threads in [1, 3] {
+            let World { mut reads, .. } = watch(threads, 3 << 20);
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                reads.by_ref().for_each(drop);
+            }));
+            let panic = panic.expect_err("the file is broken");
+            assert_eq!(*panic.downcast::<&str>().unwrap(), "the file is broken");
         }
     }
 }

@@ -241,7 +241,7 @@ pub fn owner(fs: &dyn FileSystem, clock: &dyn Clock) -> String {
 pub struct Dumps {
     fs: Arc<dyn FileSystem>,
     options: source::Options,
-    transcode_threads: usize,
+    source_threads: usize,
 }
 
 impl Dumps {
@@ -250,7 +250,7 @@ impl Dumps {
         Self {
             fs: Arc::clone(fs),
             options: source_options(config),
-            transcode_threads: config.transcode_threads,
+            source_threads: config.source_threads,
         }
     }
 }
@@ -269,11 +269,10 @@ impl Open for Dumps {
         seek_point: Option<SeekPoint>,
     ) -> Result<Reads, SourceError> {
         let source = source::open(&*self.fs, dump, from, &self.options)?;
-        let source = source.with_seek_point(seek_point);
-        Ok(match self.transcode_threads {
-            0 => source::threaded(source),
-            threads => pool::pooled(source, threads),
-        })
+        Ok(pool::pooled(
+            source.with_seek_point(seek_point),
+            self.source_threads,
+        ))
     }
 }
 

@@ -243,12 +243,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "The largest record, in bytes of XML; a larger one is a dead letter",
     },
     Setting {
-        key: "transcode-threads",
+        key: "source-threads",
         form: Form::Value("THREADS"),
-        variables: &["DISCOGS_TRANSCODE_THREADS"],
+        variables: &["DISCOGS_SOURCE_THREADS"],
         default: "2",
         heading: LIMITS,
-        help: "Threads that make messages beside the one that inflates; 0 leaves all to that one",
+        help: "Threads that read a dump and make messages of it",
     },
     Setting {
         key: "window-messages",

@@ -6,19 +6,15 @@
 //!
 //! A [`Source`] is a pull iterator: it does nothing until it is asked, and what it yields is a
 //! function of the file's bytes, the position it begins at and its options. No clock, no thread,
-//! no randomness. [`threaded`] moves it to a thread of its own, [`crate::pool`] to several, with
-//! the same sequence.
+//! no randomness. [`crate::pool`] makes the same sequence on threads.
 //!
 //! It yields one [`Item`] for every frame, and then [`Read::End`] if the file was verified to its
 //! end, or an error. Every whole record before the place of an error is yielded before it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -178,17 +174,7 @@ pub fn open(
         path: dump.path.clone(),
         error,
     })?;
-    Ok(Source {
-        path: dump.path.clone(),
-        gzip: GzipReader::new(file, options.buffer_bytes, options.seek_spacing_bytes),
-        framer: Framer::new(dump.kind, from, options.record_bytes_max),
-        transcoder: Transcoder::new(dump.kind, options.profile),
-        options: options.clone(),
-        kind: dump.kind,
-        from: Some(from.xml),
-        seek_point: None,
-        is_over: false,
-    })
+    Ok(Source::new(file, dump, from, options))
 }
 
 impl Iterator for Source {
@@ -204,6 +190,26 @@ impl Iterator for Source {
 }
 
 impl Source {
+    /// Reads `file`, which is `dump`, as [`open`] does.
+    pub(crate) fn new(
+        file: Box<dyn FileRead>,
+        dump: &Dump,
+        from: Position,
+        options: &Options,
+    ) -> Self {
+        Self {
+            path: dump.path.clone(),
+            gzip: GzipReader::new(file, options.buffer_bytes, options.seek_spacing_bytes),
+            framer: Framer::new(dump.kind, from, options.record_bytes_max),
+            transcoder: Transcoder::new(dump.kind, options.profile),
+            options: options.clone(),
+            kind: dump.kind,
+            from: Some(from.xml),
+            seek_point: None,
+            is_over: false,
+        }
+    }
+
     /// Begins at `point`, which an item of the same bytes had, and is passed over if it lies behind
     /// where reading is to begin.
     #[must_use]
@@ -379,110 +385,6 @@ impl Cut {
 
 /// The records of a dump, however they are made.
 pub type Reads = Box<dyn Iterator<Item = Result<Read, SourceError>> + Send>;
-
-/// How much one batch holds before it is handed over, in bytes of content. It may hold one record
-/// more.
-const BATCH_BYTES: usize = 256 * 1024;
-
-/// How many batches wait to be taken. One more is in the making and one more in use.
-const BATCHES_WAITING: usize = 2;
-
-/// A fixed share for each item of a batch, so that the number of tiny ones is bounded too.
-const ITEM_BYTES: usize = 256;
-
-type Batch = VecDeque<Result<Read, SourceError>>;
-
-/// The same sequence as `source`, made on a thread of its own.
-///
-/// Records are handed over in batches, about 1 MiB of them at most. When the result is dropped,
-/// the thread ends as soon as its present batch is full; nobody waits for it. A panic of `source`
-/// goes on where the next item is asked for.
-///
-/// # Panics
-///
-/// If the system can't start a thread.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the thread sees the file only: what it makes depends on nothing else"
-)]
-pub fn threaded(source: impl Iterator<Item = Result<Read, SourceError>> + Send + 'static) -> Reads {
-    let (sender, receiver) = sync_channel(BATCHES_WAITING);
-    let thread = thread::Builder::new()
-        .name("source".to_owned())
-        .spawn(move || send(source, &sender))
-        .expect("the system can start a thread");
-    Box::new(Threaded {
-        batch: Batch::new(),
-        receiver,
-        thread: Some(thread),
-    })
-}
-
-fn send(mut source: impl Iterator<Item = Result<Read, SourceError>>, sender: &SyncSender<Batch>) {
-    loop {
-        let batch = next_batch(&mut source);
-        // The receiver being gone is how the thread is told to end.
-        if batch.is_empty() || sender.send(batch).is_err() {
-            return;
-        }
-    }
-}
-
-fn next_batch(source: &mut impl Iterator<Item = Result<Read, SourceError>>) -> Batch {
-    let mut batch = Batch::new();
-    let mut bytes = 0;
-    while bytes < BATCH_BYTES
-        && let Some(read) = source.next()
-    {
-        bytes += ITEM_BYTES + content_bytes(&read);
-        batch.push_back(read);
-    }
-    batch
-}
-
-fn content_bytes(read: &Result<Read, SourceError>) -> usize {
-    match read {
-        Ok(Read::Item(item)) => match &item.outcome {
-            Outcome::Content(content) => content.body.len(),
-            Outcome::Malformed { raw, .. } => raw.len(),
-        },
-        // Handed over at once.
-        Ok(Read::Skipped) => BATCH_BYTES,
-        Ok(Read::End { .. }) | Err(_) => 0,
-    }
-}
-
-struct Threaded {
-    batch: Batch,
-    receiver: Receiver<Batch>,
-    /// `None` once it has ended and its end was looked at.
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Iterator for Threaded {
-    type Item = Result<Read, SourceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.batch.is_empty() {
-            match self.receiver.recv() {
-                Ok(batch) => self.batch = batch,
-                Err(_) => self.finish(),
-            }
-        }
-        self.batch.pop_front()
-    }
-}
-
-impl Threaded {
-    /// Takes over the panic that ended the thread, if one did.
-    fn finish(&mut self) {
-        if let Some(thread) = self.thread.take()
-            && let Err(panic) = thread.join()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
 
 /// A cheap identity of a file's bytes: `sampled-sha256:` and 64 hexadecimal digits.
 ///

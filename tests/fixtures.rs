@@ -60,8 +60,7 @@ fn read(dump: &Dump, options: &Options, threads: usize) -> (Vec<Item>, &'static 
     };
     let reads: Reads = match threads {
         0 => Box::new(source),
-        1 => source::threaded(source),
-        _ => pool::pooled(source, threads - 1),
+        threads => pool::pooled(source, threads),
     };
     let mut items = Vec::new();
     for read in reads {

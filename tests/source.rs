@@ -1,20 +1,17 @@
 //! Reading a dump file: records, dead letters and the verified end, from any boundary, through
-//! every size of buffer, inline and on a thread.
+//! every size of buffer, inline and on threads.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use discogs_extractor::dump::{Dump, Kind};
 use discogs_extractor::fs::{FileSystem, OsFileSystem};
 use discogs_extractor::pool::pooled;
 use discogs_extractor::record::{ByteOffset, Ordinal, Position};
 use discogs_extractor::source::{
-    Fingerprint, Item, Options, Outcome, Read, Reads, Source, checksum, fingerprint, open, threaded,
+    Fingerprint, Item, Options, Outcome, Read, Reads, Source, checksum, fingerprint, open,
 };
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -182,7 +179,7 @@ fn check_with(kind: &str, options: &Options, content: &[u8], expected: &[Expecte
     }
 }
 
-/// From every boundary, inline and on a thread, exactly what follows it is read.
+/// From every boundary, inline and on threads, exactly what follows it is read.
 #[track_caller]
 fn check_suffixes(world: &World, options: &Options, whole: &Run) {
     let boundaries = whole.items.iter().map(|item| item.position);
@@ -193,8 +190,6 @@ fn check_suffixes(world: &World, options: &Options, whole: &Run) {
             end: whole.end.clone(),
         };
         assert_eq!(world.run(from, options), expected, "from {from:?}");
-        let reads = threaded(world.source(from, options));
-        assert_eq!(collect(reads), expected, "on a thread, from {from:?}");
         for threads in [1, 2, 5] {
             let reads = pooled(world.source(from, options), threads);
             assert_eq!(collect(reads), expected, "on {threads}, from {from:?}");
@@ -483,62 +478,6 @@ fn a_missing_file_is_an_error_at_once() {
     );
 }
 
-/// One record with a body of `length` bytes.
-fn record_of(length: usize) -> Read {
-    Read::Item(Item {
-        start: ByteOffset(0),
-        position: Position::START,
-        compressed: ByteOffset(0),
-        outcome: Outcome::Malformed {
-            reason: String::new(),
-            raw: vec![0; length],
-        },
-        seek_point: None,
-    })
-}
-
-/// Yields records without end, counts them, and tells when it is dropped.
-struct Endless {
-    made: Arc<AtomicUsize>,
-    _dropped: mpsc::Sender<()>,
-}
-
-impl Iterator for Endless {
-    type Item = Result<Read, discogs_extractor::source::SourceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.made.fetch_add(1, Ordering::Relaxed);
-        Some(Ok(record_of(64 * 1024)))
-    }
-}
-
-#[test]
-fn dropping_the_receiver_ends_the_thread_which_never_ran_far_ahead() {
-    for taken in [0, 1, 30] {
-        let made = Arc::new(AtomicUsize::new(0));
-        let (sender, dropped) = mpsc::channel();
-        let endless = Endless {
-            made: made.clone(),
-            _dropped: sender,
-        };
-        let reads = threaded(endless);
-        assert_eq!(reads.take(taken).count(), taken);
-        assert!(dropped.recv().is_err(), "the thread has dropped its source");
-        let ahead = made.load(Ordering::Relaxed) - taken;
-        assert!(ahead * 64 * 1024 <= 2 << 20, "{ahead} records ahead");
-    }
-}
-
-#[test]
-#[should_panic(expected = "the source is broken")]
-fn a_panic_on_the_thread_goes_on_where_the_next_item_is_asked_for() {
-    let broken = (0..10).map(|index| {
-        assert!(index < 5, "the source is broken");
-        Ok(record_of(300 * 1024))
-    });
-    threaded(broken).for_each(drop);
-}
-
 #[test]
 fn a_fingerprint_sees_the_length_the_head_the_tail_and_samples_between() {
     const LENGTH: usize = 3 << 20;
@@ -603,7 +542,7 @@ fn run_sample(path: PathBuf, kind: Kind) -> Run {
         version,
     };
     let source = || open(&OsFileSystem, &dump, Position::START, &Options::default()).unwrap();
-    let run = collect(threaded(source()));
+    let run = collect(Box::new(source()));
     assert_eq!(collect(pooled(source(), 3)), run);
     run
 }
