@@ -80,6 +80,23 @@ impl Rank {
     }
 }
 
+/// A set of keys, in which others may seem to be too: asking it is cheaper than looking for a key that
+/// is not there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names(u64);
+
+impl Names {
+    /// Whether `name` may be one of them.
+    pub(crate) const fn may_hold(self, name: Name) -> bool {
+        self.0 & Self::bit(name.rank) != 0
+    }
+
+    /// The bit that stands for a key: the top bits of a product depend on all bits of its factor.
+    const fn bit(rank: Rank) -> u64 {
+        1 << (rank.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58)
+    }
+}
+
 /// The key of a node: a piece of the arena's text. It is written as it is, so it must need no
 /// escape; XML names, with `@` or `#` before them, need none.
 #[derive(Clone, Copy, Debug)]
@@ -290,6 +307,12 @@ impl Arena {
         &self.text[span.range()]
     }
 
+    /// Whether the text of a span is white space, or empty.
+    pub(crate) fn is_blank(&self, span: Span) -> bool {
+        let is_visible = |byte: &u8| byte.is_ascii_graphic();
+        !self.bytes(span).first().is_some_and(is_visible) && self.text(span).trim().is_empty()
+    }
+
     /// Adds a node that is in no chain yet.
     pub(crate) fn add(&mut self, key: Key, value: Value, sole: bool) -> NodeId {
         let id = NodeId::from_index(self.nodes.len());
@@ -383,6 +406,14 @@ impl Arena {
         );
         *before = byte;
         Span::new(range.start - 1..range.end)
+    }
+
+    /// The names of the entries.
+    pub(crate) fn names(&self, chain: Chain) -> Names {
+        let bits = self
+            .iter(chain)
+            .map(|id| Names::bit(self.node(id).key.rank));
+        Names(bits.fold(0, |all, bit| all | bit))
     }
 
     /// The first entry of the name `name`.

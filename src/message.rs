@@ -38,7 +38,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::dump::Kind;
-use crate::json::{Arena, Chain, Name, NodeId, Output, Value};
+use crate::json::{Arena, Chain, Name, Names, NodeId, Output, Value};
 use crate::xml::RecordReader;
 
 pub use crate::xml::{Malformed, Reading};
@@ -205,10 +205,16 @@ impl Transcoder {
         let name = self.kind.record_name();
         let record = self.reader.read(xml, name, &mut self.arena)?;
         self.identify(record).ok_or_else(no_id)?;
-        if self.profile == Profile::Normalised {
-            self.normalise(record);
+        let is_normalised = self.profile == Profile::Normalised;
+        if is_normalised && strips_record(self.kind) {
+            strip(&mut self.arena, record);
         }
-        self.drop_envelope_fields(record);
+        let fields = self.fields(record);
+        let names = self.arena.names(fields);
+        if is_normalised {
+            self.normalise(fields, names);
+        }
+        self.drop_envelope_fields(fields, names);
         self.write_body(record);
         Ok(Content {
             body: self.body.bytes().to_vec(),
@@ -233,7 +239,7 @@ impl Transcoder {
         let (Value::String(span) | Value::Plain(span)) = value else {
             return None;
         };
-        if self.arena.text(span).trim().is_empty() {
+        if self.arena.is_blank(span) {
             return None;
         }
         if attribute.is_some() {
@@ -253,12 +259,9 @@ impl Transcoder {
         only.filter(|_| found.next().is_none())
     }
 
-    fn normalise(&mut self, record: NodeId) {
-        if strips_record(self.kind) {
-            strip(&mut self.arena, record);
-        }
-        let fields = self.fields(record);
-        for &(name, rule) in rules(self.kind) {
+    fn normalise(&mut self, fields: Chain, names: Names) {
+        let rules = rules(self.kind).iter();
+        for &(name, rule) in rules.filter(|(name, _)| names.may_hold(*name)) {
             match rule {
                 Rule::References(of) => list(&mut self.arena, fields, name, of, reference),
                 Rule::Objects(of) => list(&mut self.arena, fields, name, of, strip),
@@ -269,9 +272,8 @@ impl Transcoder {
         }
     }
 
-    fn drop_envelope_fields(&mut self, record: NodeId) {
-        let fields = self.fields(record);
-        for name in ENVELOPE {
+    fn drop_envelope_fields(&mut self, fields: Chain, names: Names) {
+        for name in ENVELOPE.into_iter().filter(|name| names.may_hold(*name)) {
             each_field(&mut self.arena, fields, name, |arena, field| {
                 arena.node_mut(field).value = Value::Absent;
             });
@@ -411,13 +413,15 @@ fn only_text(arena: &mut Arena, node: NodeId) {
     }
 }
 
-/// Lowercase hexadecimal digits.
+/// Lowercase hexadecimal digits. Counted up from `0` or `a` instead of looked up, because the compiler
+/// does that for many at once.
 fn hexadecimal(hash: [u8; HASH_LENGTH / 2]) -> [u8; HASH_LENGTH] {
-    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-    std::array::from_fn(|at| match at % 2 {
-        0 => digit(hash[at / 2] >> 4),
-        _ => digit(hash[at / 2] & 0xF),
-    })
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    let mut digits = [0; HASH_LENGTH];
+    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(hash) {
+        *pair = [digit(byte >> 4), digit(byte & 0xF)];
+    }
+    digits
 }
 
 /// Where byte `offset` of the repaired text was in the record.

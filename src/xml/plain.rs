@@ -52,13 +52,11 @@ impl PlainReader {
             bytes: xml.as_bytes(),
             at: 0,
         };
-        if scan.bytes.first() != Some(&b'<') {
+        let tag = scan.bytes.strip_prefix(b"<")?;
+        if name_length(tag) != name.len() || !tag.starts_with(name.as_bytes()) {
             return None;
         }
         let root = self.element(&mut scan, arena)?;
-        if arena.key_text(arena.node(root).key) != name {
-            return None;
-        }
         while let Some(open) = self.open.last_mut() {
             match scan.bytes.get(scan.at..scan.at + 2)? {
                 b"</" => {
@@ -144,7 +142,7 @@ impl Text {
         match arena.bytes(span).trim_ascii_start() {
             [] if span.range().is_empty() => Self::Empty,
             [first, ..] if first.is_ascii_graphic() => Self::Visible(span, is_plain),
-            _ if arena.text(span).trim().is_empty() => Self::Blank(span),
+            _ if arena.is_blank(span) => Self::Blank(span),
             _ => Self::Visible(span, is_plain),
         }
     }
