@@ -64,10 +64,22 @@ impl EventQueue {
     ///
     /// A wake ends the wait and not the queue: events that are there already come before it.
     pub fn poll(&mut self, deadline: Instant) -> Option<Event> {
-        let left = deadline.since(self.clock.now());
-        match self.receiver.recv_timeout(left) {
-            Ok(None) => self.receiver.try_iter().flatten().next(),
-            event => event.ok().flatten(),
+        match self.next(deadline)? {
+            None => self.receiver.try_iter().flatten().next(),
+            event => event,
+        }
+    }
+
+    /// The next token. Time is asked for only if there is none, and only once if there is nothing to
+    /// wait for: that costs as much as all else here.
+    fn next(&self, deadline: Instant) -> Option<Token> {
+        match self.receiver.try_recv() {
+            Err(TryRecvError::Empty) => {
+                let left = deadline.since(self.clock.now());
+                let wait = |left| self.receiver.recv_timeout(left).ok();
+                (!left.is_zero()).then_some(left).and_then(wait)
+            }
+            token => token.ok(),
         }
     }
 }
