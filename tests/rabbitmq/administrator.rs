@@ -150,6 +150,33 @@ impl Administrator {
         });
     }
 
+    /// Whether the exchange or the queue of `kind` is there.
+    pub(crate) fn knows(&self, kind: Kind) -> bool {
+        let name = self.exchange(kind);
+        self.runtime.block_on(async {
+            // One that is not there costs the channel.
+            let channel = self.connection.create_channel().await.unwrap();
+            let options = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let table = FieldTable::default();
+            let queue = channel.queue_declare(name.as_str().into(), options, table);
+            if queue.await.is_ok() {
+                return true;
+            }
+            let channel = self.connection.create_channel().await.unwrap();
+            let (fanout, options) = (ExchangeKind::Fanout, ExchangeDeclareOptions::default());
+            let options = ExchangeDeclareOptions {
+                passive: true,
+                ..options
+            };
+            let table = FieldTable::default();
+            let exchange = channel.exchange_declare(name.as_str().into(), fanout, options, table);
+            exchange.await.is_ok()
+        })
+    }
+
     pub(crate) fn address(&self) -> AmqpAddress {
         self.url.parse().unwrap()
     }

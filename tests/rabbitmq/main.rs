@@ -52,7 +52,7 @@ mod shared;
 mod site;
 mod streams;
 mod tls;
-
 mod trial;
+mod tune;
 mod verdict;
 mod watch;
