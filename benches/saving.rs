@@ -1,17 +1,31 @@
 //! The whole pipeline with a save whenever so many records were settled, beside runs that never
-//! save: what saving costs.
+//! save: what saving costs. And one save, beside the least that replaces a file durably.
+
+#![expect(clippy::unwrap_used, reason = "a bench that can't run fails")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the least is what the system does"
+)]
 
 mod support;
 
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use discogs_extractor::dump::Kind;
+use discogs_extractor::fs::OsFileSystem;
+use discogs_extractor::marker::{Marker, Paths, Save};
 use discogs_extractor::rabbitmq::QueueType;
 use support::pairs::{compare, configure};
-use support::{Corpus, Target, extract, places, rabbitmq, xml_megabytes};
+use support::{Corpus, Target, extract, places, rabbitmq, timed, xml_megabytes};
+use tempfile::TempDir;
 
 const INTERVALS: [u64; 6] = [100, 500, 1_000, 5_000, 20_000, 100_000];
+
+/// One takes less time than clocks are good for.
+const SAVES: u64 = 100;
 
 /// A broker takes fewer records a second than reading gives.
 const RABBITMQ_SHARE: u64 = 3;
@@ -33,6 +47,43 @@ fn saving(criterion: &mut Criterion) {
         saving_into(criterion, &corpus, target, place, directory);
     }
     rabbitmq::clean();
+}
+
+/// A save, beside writing as many bytes, a sync, a rename and a sync of the directory: nothing less
+/// survives a crash.
+fn one_save(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("save");
+    configure(&mut group);
+    group.throughput(Throughput::Elements(SAVES));
+    for (place, directory) in places() {
+        let directory = TempDir::new_in(directory).unwrap();
+        let directory = directory.path();
+        let version = "20260801".parse().unwrap();
+        let (paths, marker) = (Paths::new(directory, &version), Marker::new(&version));
+        let save = |number| {
+            let save = Save::new(&paths, number, &marker, Vec::new());
+            save.finish(&OsFileSystem).unwrap();
+        };
+        save(0);
+        let bytes = fs::read(paths.marker()).unwrap();
+        compare(
+            &mut group,
+            "save",
+            place,
+            || timed(|| (1..=SAVES).for_each(save)),
+            || timed(|| (1..=SAVES).for_each(|_| replace(directory, &bytes))),
+        );
+    }
+    group.finish();
+}
+
+fn replace(directory: &Path, bytes: &[u8]) {
+    let (new, present) = (directory.join("new"), directory.join("present"));
+    let mut file = File::create(&new).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+    fs::rename(&new, &present).unwrap();
+    File::open(directory).unwrap().sync_all().unwrap();
 }
 
 fn saving_into(
@@ -58,5 +109,5 @@ fn saving_into(
     group.finish();
 }
 
-criterion_group!(benches, saving);
+criterion_group!(benches, one_save, saving);
 criterion_main!(benches);

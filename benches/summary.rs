@@ -21,6 +21,9 @@ use support::pairs::Pairs;
 use support::{Corpus, rabbitmq, xml_megabytes};
 use tempfile::TempDir;
 
+/// How many saves the bench of one save makes at once.
+const SAVES: f64 = 100.0;
+
 /// How much larger the larger dump is, where the size of dumps must not matter.
 const LARGER: u64 = 5;
 
@@ -38,6 +41,7 @@ fn main() {
     }
     reading();
     end_to_end();
+    one_save();
     saving();
     resuming();
     memory();
@@ -136,6 +140,34 @@ fn end_to_end() {
             ];
             row(title, &cells);
         }
+    }
+}
+
+fn one_save() {
+    head(
+        "one save, on",
+        &[
+            "save, µs",
+            "write, sync, rename, sync the directory, µs",
+            "of it (quartiles)",
+        ],
+    );
+    for place in ["disk", "tmpfs"] {
+        let pairs = Pairs::load("save", place);
+        let microseconds = |seconds: f64| seconds * 1e6 / SAVES;
+        let of_it = pairs.as_ref().map_or_else(
+            || "-".to_owned(),
+            |pairs| {
+                let [low, middle, high] = pairs.ratio();
+                format!("{middle:.2} ({low:.2} to {high:.2})")
+            },
+        );
+        let cells = [
+            show(pairs.as_ref().map(|pairs| microseconds(pairs.one())), 0),
+            show(pairs.as_ref().map(|pairs| microseconds(pairs.other())), 0),
+            of_it,
+        ];
+        row(place, &cells);
     }
 }
 
