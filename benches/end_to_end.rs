@@ -25,7 +25,7 @@ use discogs_extractor::dump::Kind;
 use discogs_extractor::message::Content;
 use discogs_extractor::rabbitmq::QueueType;
 use support::pairs::{compare, configure};
-use support::{Corpus, Target, extract, places, rabbitmq, timed};
+use support::{Corpus, Target, extract, places, rabbitmq, rabbitmq_megabytes, timed};
 use tempfile::TempDir;
 
 /// As often as a run saves by default.
@@ -33,17 +33,20 @@ const INTERVAL: u64 = 5_000;
 
 fn end_to_end(criterion: &mut Criterion) {
     for kind in [Kind::Artists, Kind::Releases] {
-        end_to_end_of(criterion, &Corpus::new(kind));
+        into_machine(criterion, &Corpus::new(kind));
     }
-    match rabbitmq::url() {
-        Some(_) => rabbitmq::clean(),
-        None => eprintln!("RabbitMQ is left out: RABBITMQ_TEST_URL is not set"),
+    if rabbitmq::url().is_none() {
+        eprintln!("RabbitMQ is left out: RABBITMQ_TEST_URL is not set");
+        return;
     }
+    for kind in [Kind::Artists, Kind::Releases] {
+        into_rabbitmq(criterion, &Corpus::sized(kind, rabbitmq_megabytes()));
+    }
+    rabbitmq::clean();
 }
 
-fn end_to_end_of(criterion: &mut Criterion, corpus: &Corpus) {
-    let kind = corpus.dump.kind;
-    let name = format!("end-to-end-{kind}");
+fn into_machine(criterion: &mut Criterion, corpus: &Corpus) {
+    let name = format!("end-to-end-{}", corpus.dump.kind);
     let messages = corpus.messages();
     let (_, disk) = places()[0];
     let mut group = criterion.benchmark_group(&name);
@@ -59,13 +62,26 @@ fn end_to_end_of(criterion: &mut Criterion, corpus: &Corpus) {
     compare(&mut group, &name, "spool", run(Target::Spool), || {
         write(&messages, disk)
     });
-    if rabbitmq::url().is_some() {
-        for queue_type in [QueueType::Quorum, QueueType::Classic] {
-            let target = Target::RabbitMq(queue_type);
-            compare(&mut group, &name, target.name(), run(target), || {
-                rabbitmq::publish_bare(kind, queue_type, &messages)
-            });
-        }
+    group.finish();
+}
+
+fn into_rabbitmq(criterion: &mut Criterion, corpus: &Corpus) {
+    let kind = corpus.dump.kind;
+    let name = format!("end-to-end-{kind}");
+    let messages = corpus.messages();
+    let (_, disk) = places()[0];
+    let mut group = criterion.benchmark_group(format!("{name}-rabbitmq"));
+    configure(&mut group);
+    group.throughput(Throughput::Bytes(corpus.xml_bytes));
+    for queue_type in [QueueType::Quorum, QueueType::Classic] {
+        let target = Target::RabbitMq(queue_type);
+        compare(
+            &mut group,
+            &name,
+            target.name(),
+            || extract(corpus, target, INTERVAL, disk),
+            || rabbitmq::publish_bare(kind, queue_type, &messages),
+        );
     }
     group.finish();
 }

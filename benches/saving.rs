@@ -19,16 +19,13 @@ use discogs_extractor::fs::OsFileSystem;
 use discogs_extractor::marker::{Marker, Paths, Save};
 use discogs_extractor::rabbitmq::QueueType;
 use support::pairs::{compare, configure};
-use support::{Corpus, Target, extract, places, rabbitmq, timed, xml_megabytes};
+use support::{Corpus, Target, extract, places, rabbitmq, rabbitmq_megabytes, timed};
 use tempfile::TempDir;
 
 const INTERVALS: [u64; 6] = [100, 500, 1_000, 5_000, 20_000, 100_000];
 
 /// One takes less time than clocks are good for.
 const SAVES: u64 = 100;
-
-/// A broker takes fewer records a second than reading gives.
-const RABBITMQ_SHARE: u64 = 3;
 
 fn saving(criterion: &mut Criterion) {
     let corpus = Corpus::new(Kind::Artists);
@@ -41,7 +38,7 @@ fn saving(criterion: &mut Criterion) {
         eprintln!("saving beside RabbitMQ is left out: RABBITMQ_TEST_URL is not set");
         return;
     }
-    let corpus = Corpus::sized(Kind::Artists, xml_megabytes().div_ceil(RABBITMQ_SHARE));
+    let corpus = Corpus::sized(Kind::Artists, rabbitmq_megabytes());
     for (place, directory) in places() {
         let target = Target::RabbitMq(QueueType::Quorum);
         saving_into(criterion, &corpus, target, place, directory);

@@ -18,14 +18,11 @@ use discogs_extractor::dump::Kind;
 use discogs_extractor::rabbitmq::QueueType;
 use serde_json::Value;
 use support::pairs::Pairs;
-use support::{Corpus, rabbitmq, xml_megabytes};
+use support::{Corpus, rabbitmq, rabbitmq_megabytes, xml_megabytes};
 use tempfile::TempDir;
 
 /// How many saves the bench of one save makes at once.
 const SAVES: f64 = 100.0;
-
-/// How much larger the larger dump is, where the size of dumps must not matter.
-const LARGER: u64 = 5;
 
 fn main() {
     // As a test it has nothing to tell.
@@ -33,8 +30,9 @@ fn main() {
         return;
     }
     println!(
-        "Medians; generated dumps of {} MB of XML each.",
-        xml_megabytes()
+        "Medians; generated dumps of {} MB of XML each, of {} MB for RabbitMQ.",
+        xml_megabytes(),
+        rabbitmq_megabytes()
     );
     if rabbitmq::url().is_none() {
         println!("There was no RabbitMQ: neither a Docker daemon nor RABBITMQ_TEST_URL.");
@@ -118,9 +116,12 @@ fn end_to_end() {
         ],
     );
     for kind in [Kind::Artists, Kind::Releases] {
-        let corpus = Corpus::new(kind);
-        let megabytes = corpus.xml_bytes as f64 / 1e6;
         for (name, title) in INTO {
+            let corpus = match name {
+                "quorum" | "classic" => Corpus::sized(kind, rabbitmq_megabytes()),
+                _ => Corpus::new(kind),
+            };
+            let megabytes = corpus.xml_bytes as f64 / 1e6;
             let pairs = Pairs::load(&format!("end-to-end-{kind}"), name);
             let of_limit = pairs.as_ref().map_or_else(
                 || "-".to_owned(),
@@ -215,9 +216,8 @@ fn resuming() {
 }
 
 fn memory() {
-    let small = xml_megabytes();
-    let large = small * LARGER;
-    let names = [small, large].map(|size| format!("{size} MB of XML"));
+    let sizes = [rabbitmq_megabytes(), xml_megabytes()];
+    let names = sizes.map(|size| format!("{size} MB of XML"));
     let mut titles = Vec::new();
     for kind in Kind::ALL {
         titles.extend(names.iter().map(|name| format!("{kind}, {name}")));
@@ -227,7 +227,7 @@ fn memory() {
     for broker in ["null", "spool", "RabbitMQ"] {
         let mut cells = Vec::new();
         for kind in Kind::ALL {
-            for size in [small, large] {
+            for size in sizes {
                 cells.push(show(peak_megabytes(&Corpus::sized(kind, size), broker), 0));
             }
         }
