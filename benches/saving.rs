@@ -19,13 +19,10 @@ use discogs_extractor::fs::OsFileSystem;
 use discogs_extractor::marker::{Marker, Paths, Save};
 use discogs_extractor::rabbitmq::QueueType;
 use support::pairs::{compare, configure};
-use support::{Corpus, Target, extract, places, rabbitmq, rabbitmq_megabytes, timed};
+use support::{Corpus, SAVES, Target, extract, places, rabbitmq, rabbitmq_megabytes, timed};
 use tempfile::TempDir;
 
 const INTERVALS: [u64; 6] = [100, 500, 1_000, 5_000, 20_000, 100_000];
-
-/// One takes less time than clocks are good for.
-const SAVES: u64 = 100;
 
 fn saving(criterion: &mut Criterion) {
     let corpus = Corpus::new(Kind::Artists);

@@ -18,11 +18,8 @@ use discogs_extractor::dump::Kind;
 use discogs_extractor::rabbitmq::QueueType;
 use serde_json::Value;
 use support::pairs::Pairs;
-use support::{Corpus, rabbitmq, rabbitmq_megabytes, xml_megabytes};
+use support::{Corpus, SAVES, rabbitmq, rabbitmq_megabytes, xml_megabytes};
 use tempfile::TempDir;
-
-/// How many saves the bench of one save makes at once.
-const SAVES: f64 = 100.0;
 
 fn main() {
     // As a test it has nothing to tell.
@@ -74,7 +71,7 @@ fn reading() {
         ("inflate", "inflate"),
         ("split", "split"),
         ("transcode", "split and transcode"),
-        ("reference", "the same, plain reader"),
+        ("reference", "the same, reference reader"),
         ("source-1", "source, 1 thread"),
         ("source-2", "source, 2 threads"),
         ("source-3", "source, 3 threads"),
@@ -155,7 +152,7 @@ fn one_save() {
     );
     for place in ["disk", "tmpfs"] {
         let pairs = Pairs::load("save", place);
-        let microseconds = |seconds: f64| seconds * 1e6 / SAVES;
+        let microseconds = |seconds: f64| seconds * 1e6 / SAVES as f64;
         let of_it = pairs.as_ref().map_or_else(
             || "-".to_owned(),
             |pairs| {

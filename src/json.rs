@@ -309,8 +309,11 @@ impl Arena {
 
     /// Whether the text of a span is white space, or empty.
     pub(crate) fn is_blank(&self, span: Span) -> bool {
-        let is_visible = |byte: &u8| byte.is_ascii_graphic();
-        !self.bytes(span).first().is_some_and(is_visible) && self.text(span).trim().is_empty()
+        match self.bytes(span).trim_ascii_start() {
+            [] => true,
+            [first, ..] if first.is_ascii_graphic() => false,
+            _ => self.text(span).trim().is_empty(),
+        }
     }
 
     /// Adds a node that is in no chain yet.

@@ -70,8 +70,8 @@ impl EventQueue {
         }
     }
 
-    /// The next token. Time is asked for only if there is none, and only once if there is nothing to
-    /// wait for: that costs as much as all else here.
+    /// The next token. The clock is read only if there is none: a run polls several times for each
+    /// record, and would spend much of its time on that.
     fn next(&self, deadline: Instant) -> Option<Token> {
         match self.receiver.try_recv() {
             Err(TryRecvError::Empty) => {

@@ -61,6 +61,9 @@ pub(crate) fn rabbitmq_megabytes() -> u64 {
     xml_megabytes().div_ceil(10)
 }
 
+/// How many saves are measured together, because one takes little time.
+pub(crate) const SAVES: u64 = 100;
+
 /// A generated dump, and its size.
 pub(crate) struct Corpus {
     pub(crate) dump: Dump,

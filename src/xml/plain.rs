@@ -139,11 +139,12 @@ impl PlainReader {
 impl Text {
     /// What `span` holds; `is_plain` if it is as plain as [`Value::Plain`].
     fn new(span: Span, is_plain: bool, arena: &Arena) -> Self {
-        match arena.bytes(span).trim_ascii_start() {
-            [] if span.range().is_empty() => Self::Empty,
-            [first, ..] if first.is_ascii_graphic() => Self::Visible(span, is_plain),
-            _ if arena.is_blank(span) => Self::Blank(span),
-            _ => Self::Visible(span, is_plain),
+        if span.range().is_empty() {
+            Self::Empty
+        } else if arena.is_blank(span) {
+            Self::Blank(span)
+        } else {
+            Self::Visible(span, is_plain)
         }
     }
 
