@@ -153,27 +153,25 @@ impl Administrator {
     /// Whether the exchange or the queue of `kind` is there.
     pub(crate) fn knows(&self, kind: Kind) -> bool {
         let name = self.exchange(kind);
+        let queue = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let exchange = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let table = FieldTable::default;
         self.runtime.block_on(async {
-            // One that is not there costs the channel.
+            // What is not there costs the channel.
             let channel = self.connection.create_channel().await.unwrap();
-            let options = QueueDeclareOptions {
-                passive: true,
-                ..QueueDeclareOptions::default()
-            };
-            let table = FieldTable::default();
-            let queue = channel.queue_declare(name.as_str().into(), options, table);
-            if queue.await.is_ok() {
-                return true;
-            }
+            let declared = channel.queue_declare(name.as_str().into(), queue, table());
+            let has_queue = declared.await.is_ok();
             let channel = self.connection.create_channel().await.unwrap();
-            let (fanout, options) = (ExchangeKind::Fanout, ExchangeDeclareOptions::default());
-            let options = ExchangeDeclareOptions {
-                passive: true,
-                ..options
-            };
-            let table = FieldTable::default();
-            let exchange = channel.exchange_declare(name.as_str().into(), fanout, options, table);
-            exchange.await.is_ok()
+            let fanout = ExchangeKind::Fanout;
+            let declared =
+                channel.exchange_declare(name.as_str().into(), fanout, exchange, table());
+            has_queue || declared.await.is_ok()
         })
     }
 

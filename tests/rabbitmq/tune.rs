@@ -16,7 +16,7 @@ fn a_rabbitmq_is_measured_and_left_as_it_was() {
         return;
     };
     let site = Site::new();
-    // What a killed one has left, with a message in it that nobody may count.
+    // What a killed one has left.
     let left = Administrator::connect(&shared.url, PREFIX);
     left.declare_bound(Kind::Artists, &[]);
     assert!(left.knows(Kind::Artists));
