@@ -16,6 +16,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::dump::{Kind, Version};
 use crate::record::Ordinal;
 use crate::time::Instant;
@@ -57,7 +59,7 @@ pub struct Message {
     /// messages.
     pub sha256: String,
     /// JSON, UTF-8, on one line without a line end.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 impl Message {

@@ -639,7 +639,7 @@ impl Extraction {
             subject,
             sequence,
             sha256: String::new(),
-            body: body.to_string().into_bytes(),
+            body: body.to_string().into(),
         };
         let settles = match subject {
             Subject::FileComplete => Settles::FileComplete,

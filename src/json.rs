@@ -12,38 +12,40 @@
 //! no spaces, UTF-8 not escaped, `\u00xx` in lower case. Hashes are taken from it.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
 
 /// How many nodes an arena keeps room for between documents: ten times the largest record seen.
 const NODES_KEPT: usize = 1 << 16;
 /// How many bytes of text an arena keeps room for between documents.
 const TEXT_KEPT: usize = 1 << 20;
 
-/// A piece of an arena's text.
+/// A piece of an arena's text: its end and its start, in one number, because a processor waits for
+/// what was stored in two pieces and is loaded in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    start: u32,
-    end: u32,
-}
+pub(crate) struct Span(u64);
 
 impl Span {
+    /// Of no bytes.
+    pub(crate) const EMPTY: Self = Self(0);
+
     /// The bytes of `range`.
     pub(crate) fn new(range: Range<usize>) -> Self {
         let offset = |offset| u32::try_from(offset).expect("records are bounded below 4 GiB");
-        Self {
-            start: offset(range.start),
-            end: offset(range.end),
-        }
+        let (start, end) = (offset(range.start), offset(range.end));
+        Self(u64::from(end) << 32 | u64::from(start))
     }
 
     /// The bytes that it is of.
-    pub(crate) fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
+    pub(crate) const fn range(self) -> Range<usize> {
+        self.start()..(self.0 >> 32) as usize
     }
 
-    const fn length(self) -> usize {
-        (self.end - self.start) as usize
+    const fn start(self) -> usize {
+        self.0 as u32 as usize
     }
 }
 
@@ -105,6 +107,13 @@ pub(crate) struct Key {
     rank: Rank,
 }
 
+impl Key {
+    /// How many bytes it has.
+    pub(crate) fn length(self) -> usize {
+        self.span.range().len()
+    }
+}
+
 /// A key to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -134,27 +143,41 @@ impl NodeId {
         Self(NonZeroU32::new(number).expect("an index plus one is not zero"))
     }
 
-    fn index(self) -> usize {
+    const fn from_number(number: u32) -> Option<Self> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    const fn index(self) -> usize {
         self.0.get() as usize - 1
     }
 }
 
-/// A chain of nodes; a node is in at most one.
+/// A chain of nodes; a node is in at most one. The last one and the first one in one number, as in a
+/// [`Span`]; 0 if there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Chain {
-    ends: Option<(NodeId, NodeId)>,
-}
+pub(crate) struct Chain(u64);
 
 impl Chain {
+    fn new(first: NodeId, last: NodeId) -> Self {
+        let number = |id: NodeId| u64::from(id.0.get());
+        Self(number(last) << 32 | number(first))
+    }
+
     /// The first node.
-    pub(crate) fn first(self) -> Option<NodeId> {
-        self.ends.map(|(first, _)| first)
+    pub(crate) const fn first(self) -> Option<NodeId> {
+        NodeId::from_number(self.0 as u32)
+    }
+
+    const fn last(self) -> Option<NodeId> {
+        NodeId::from_number((self.0 >> 32) as u32)
     }
 
     /// The only node, if it is the only one.
     pub(crate) fn only(self) -> Option<NodeId> {
-        self.ends
-            .and_then(|(first, last)| (first == last).then_some(first))
+        self.first().filter(|_| self.first() == self.last())
     }
 }
 
@@ -238,11 +261,11 @@ impl Arena {
     /// The key that stands at `span`.
     #[inline]
     pub(crate) fn key(&self, span: Span) -> Key {
-        let bytes = match self.text[span.start as usize..].first_chunk() {
+        let bytes = match self.text[span.start()..].first_chunk() {
             Some(bytes) => *bytes,
             None => self.first_bytes(span),
         };
-        let rank = Rank::new(bytes, span.length());
+        let rank = Rank::new(bytes, span.range().len());
         Key { span, rank }
     }
 
@@ -269,8 +292,9 @@ impl Arena {
     pub(crate) fn join(&mut self, pieces: &[Span]) -> Span {
         let start = self.text.len();
         if let (Some(first), Some(last)) = (pieces.first(), pieces.last()) {
-            if pieces.windows(2).all(|pair| pair[0].end == pair[1].start) {
-                return Span::new(first.range().start..last.range().end);
+            let are_adjacent = |pair: &[Span]| pair[0].range().end == pair[1].start();
+            if pieces.windows(2).all(are_adjacent) {
+                return Span::new(first.start()..last.range().end);
             }
             for piece in pieces {
                 self.text.extend_from_within(piece.range());
@@ -282,12 +306,12 @@ impl Arena {
     /// One span that holds the text of both. `None` if something was added behind a span that is
     /// itself joined: then each further piece would copy all those before it.
     pub(crate) fn join_two(&mut self, first: Span, second: Span) -> Option<Span> {
-        let is_joined = first.range().start >= self.loaded;
+        let is_joined = first.start() >= self.loaded;
         if is_joined && first.range().end != self.text.len() {
             return None;
         }
         let start = match is_joined {
-            true => first.range().start,
+            true => first.start(),
             false => self.text.len(),
         };
         if !is_joined {
@@ -331,14 +355,10 @@ impl Arena {
     /// Appends `node` to `chain`.
     pub(crate) fn append(&mut self, chain: &mut Chain, node: NodeId) {
         self.node_mut(node).next = None;
-        let first = match chain.ends {
-            None => node,
-            Some((first, last)) => {
-                self.node_mut(last).next = Some(node);
-                first
-            }
-        };
-        chain.ends = Some((first, node));
+        if let Some(last) = chain.last() {
+            self.node_mut(last).next = Some(node);
+        }
+        *chain = Chain::new(chain.first().unwrap_or(node), node);
     }
 
     /// Appends `child` to the entries of `parent`, which becomes an object if it is not one.
@@ -392,6 +412,20 @@ impl Arena {
     fn is_same(&self, one: Key, other: Key) -> bool {
         one.rank == other.rank
             && (one.rank.is_short() || self.bytes(one.span) == self.bytes(other.span))
+    }
+
+    /// Whether the name of `key` begins at `start` of `bytes`, which holds what the arena was loaded
+    /// with.
+    #[inline]
+    pub(crate) fn is_at(&self, start: usize, key: Key, bytes: &[u8]) -> bool {
+        let range = key.span.range();
+        let Some(rest) = bytes.get(start..) else {
+            return false;
+        };
+        match rest.first_chunk() {
+            Some(first) if key.rank.is_short() => Rank::new(*first, range.len()) == key.rank,
+            _ => rest.starts_with(&bytes[range]),
+        }
     }
 
     /// Whether an entry of the name `key` is in `chain`.
@@ -464,9 +498,18 @@ impl Arena {
         let start = out.length;
         let mut at = base;
         while at < end {
-            let group = at..self.group_end(&sorted[..end], at);
-            at = group.end;
-            self.write_entry(group, sorted, out);
+            let first = sorted[at];
+            at += 1;
+            let is_repeated = sorted[at..]
+                .first()
+                .is_some_and(|next| next.rank == first.rank);
+            if is_repeated {
+                let group = at - 1..self.group_end(&sorted[..end], at - 1);
+                at = group.end;
+                self.write_group(group, sorted, out);
+            } else {
+                self.write_entry(self.node(first.id), sorted, out);
+            }
         }
         out.enclose(start, b'{', b'}');
         sorted.truncate(base);
@@ -475,14 +518,13 @@ impl Arena {
     /// Pushes the entries of a chain in the order in which they are written.
     fn sort(&self, entries: Chain, sorted: &mut Vec<Sorted>) {
         let base = sorted.len();
+        let mut last = Rank(0);
         let mut is_sorted = true;
         for id in self.iter(entries) {
             let rank = self.node(id).key.rank;
-            let entry = Sorted { rank, id };
-            if let Some(last) = sorted[base..].last() {
-                is_sorted &= self.order(last, &entry) == Ordering::Less;
-            }
-            sorted.push(entry);
+            is_sorted &= last < rank;
+            last = rank;
+            sorted.push(Sorted { rank, id });
         }
         if !is_sorted {
             sorted[base..].sort_unstable_by(|a, b| self.order(a, b));
@@ -519,16 +561,27 @@ impl Arena {
         start + 1 + sorted[start + 1..].iter().take_while(is_same).count()
     }
 
+    /// Writes an entry, and a comma before it.
+    #[inline]
+    fn write_entry(&self, entry: &Node, sorted: &mut Vec<Sorted>, out: &mut Output) {
+        let key = entry.key.span.range();
+        match entry.value {
+            Value::Absent => {}
+            Value::Plain(span) => out.put_entry(&self.text, key, span.range()),
+            value => {
+                out.put_between(b",\"", &self.text, key, b"\":");
+                self.write_value(value, sorted, out);
+            }
+        }
+    }
+
     /// Writes the entries of one key, and a comma before them.
-    fn write_entry(&self, group: Range<usize>, sorted: &mut Vec<Sorted>, out: &mut Output) {
+    fn write_group(&self, group: Range<usize>, sorted: &mut Vec<Sorted>, out: &mut Output) {
         let first = self.node(sorted[group.start].id);
-        if first.value == Value::Absent {
-            return;
+        if first.sole || first.value == Value::Absent || group.len() == 1 {
+            return self.write_entry(first, sorted, out);
         }
         out.put_between(b",\"", &self.text, first.key.span.range(), b"\":");
-        if first.sole || group.len() == 1 {
-            return self.write_value(first.value, sorted, out);
-        }
         let start = out.length;
         for at in group {
             out.push(b',');
@@ -541,24 +594,40 @@ impl Arena {
 /// How many bytes a short piece is copied with, whatever its length.
 const CHUNK: usize = 32;
 
+/// How many bytes of output share one allocation, at least.
+const SHARED_BYTES: usize = 64 * 1024;
+
 /// Bytes that are written one short piece after the other.
 ///
 /// Copying a fixed number of bytes takes two instructions, a copy of any length a call, which is
 /// what writing JSON would spend its time with. So there is always room behind the end, and what a
 /// short piece is copied with beyond its length is overwritten by the next.
-#[derive(Debug, Default)]
+///
+/// One content after the other is taken out of the same allocation, which is released with the last
+/// of them: an allocation for each would cost more than copying it, and most on the thread that
+/// releases it.
+#[derive(Default)]
 pub(crate) struct Output {
     /// The content, and then room.
-    bytes: Vec<u8>,
+    bytes: BytesMut,
     length: usize,
 }
 
 impl Output {
-    /// Forgets the content, and keeps room for at most `kept` bytes.
-    pub(crate) fn clear(&mut self, kept: usize) {
+    /// Forgets the content.
+    pub(crate) fn clear(&mut self) {
         self.length = 0;
-        self.bytes.truncate(kept);
-        self.bytes.shrink_to(kept);
+    }
+
+    /// Takes the content out.
+    pub(crate) fn take(&mut self) -> Bytes {
+        let length = std::mem::take(&mut self.length);
+        let content = self.bytes.split_to(length).freeze();
+        if self.bytes.len() > SHARED_BYTES {
+            // What a huge content left.
+            self.bytes = BytesMut::new();
+        }
+        content
     }
 
     /// What was written.
@@ -618,6 +687,31 @@ impl Output {
         self.length += B + length + A;
     }
 
+    /// Appends two pieces of `text` as `,"key":"value"`.
+    #[inline]
+    fn put_entry(&mut self, text: &[u8], key: Range<usize>, value: Range<usize>) {
+        let lengths = (key.len(), value.len());
+        let chunk = |start: usize| text[start..].first_chunk::<CHUNK>();
+        match (chunk(key.start), chunk(value.start), lengths) {
+            (Some(key), Some(value), (0..=CHUNK, 0..=CHUNK)) => {
+                const MOST: usize = 2 * CHUNK + 6;
+                self.reserve(MOST);
+                let room = &mut self.bytes[self.length..][..MOST];
+                let end = 2 + lengths.0;
+                room[..2].copy_from_slice(b",\"");
+                room[2..2 + CHUNK].copy_from_slice(key);
+                room[end..end + 3].copy_from_slice(b"\":\"");
+                room[end + 3..][..CHUNK].copy_from_slice(value);
+                room[end + 3 + lengths.1] = b'"';
+                self.length += lengths.0 + lengths.1 + 6;
+            }
+            _ => {
+                self.put_between(b",\"", text, key, b"\":");
+                self.put_between(b"\"", text, value, b"\"");
+            }
+        }
+    }
+
     fn reserve(&mut self, count: usize) {
         if self.bytes.len() - self.length < count {
             self.grow(count);
@@ -626,8 +720,16 @@ impl Output {
 
     #[cold]
     fn grow(&mut self, count: usize) {
-        let length = (self.length + count).max(2 * self.bytes.len()).max(4096);
-        self.bytes.resize(length, 0);
+        let length = (2 * (self.length + count)).max(SHARED_BYTES);
+        let bytes = std::mem::replace(&mut self.bytes, BytesMut::zeroed(length));
+        self.bytes[..self.length].copy_from_slice(&bytes[..self.length]);
+    }
+}
+
+/// The content, without the room.
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes().fmt(f)
     }
 }
 
@@ -699,6 +801,18 @@ pub(crate) const fn equal(word: u64, byte: u8) -> u64 {
     difference.wrapping_sub(ONES) & !difference & TOPS
 }
 
+/// Marks bytes that are neither an ASCII letter nor `_`; all of them, and no other.
+pub(crate) const fn unlettered(word: u64) -> u64 {
+    // With the top bits off, no sum spills out of its byte.
+    let low = word & !TOPS;
+    let folded = low | (ONES * 0x20);
+    let from_a = folded + ONES * (0x80 - b'a' as u64);
+    let beyond_z = folded + ONES * (0x7F - b'z' as u64);
+    let no_underscore = (low ^ (ONES * b'_' as u64)) + ONES * 0x7F;
+    let is_none = (!from_a | beyond_z) & no_underscore;
+    (is_none | word) & TOPS
+}
+
 /// Marks bytes that may not stand in a JSON string as they are. Those below 0x20 are found by the
 /// borrow of subtracting 0x20.
 pub(crate) const fn escaped(word: u64) -> u64 {
@@ -731,6 +845,20 @@ mod tests {
         }
         check_string("");
         check_string("\\\\\"\"\n\n\u{0}\u{1f}\u{20}\u{2028}🎵");
+    }
+
+    #[test]
+    fn letters_are_told_from_all_other_bytes() {
+        for byte in 0..=0xFF {
+            let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+            for neighbour in [b'_', b'z', b'Z', 0, 0x7F, 0x80, 0xFF] {
+                let mut bytes = [neighbour; 8];
+                bytes[3] = byte;
+                let marks = unlettered(u64::from_le_bytes(bytes)).to_le_bytes();
+                let expected = bytes.map(|byte| if is_letter(byte) { 0 } else { 0x80 });
+                assert_eq!(marks, expected, "{bytes:?}");
+            }
+        }
     }
 
     /// Writes the object whose entries are `entries`: key, value, sole. A value of `None` is absent.
@@ -795,6 +923,27 @@ mod tests {
         assert_eq!((arena.text(joined), arena.text.len()), ("abc", 3));
         let joined = arena.join(&[a, c]);
         assert_eq!((arena.text(joined), arena.text.len()), ("ac", 5));
+    }
+
+    #[test]
+    fn contents_that_share_memory_stay_as_they_were_taken() {
+        let mut out = Output::default();
+        let texts = (0..300).map(|number: usize| number.to_string().repeat(number * number));
+        let contents: Vec<_> = texts
+            .map(|text| {
+                out.put(b"forgotten");
+                out.clear();
+                out.put_between(b"<", text.as_bytes(), 0..text.len(), b">");
+                let room = out.bytes.len();
+                let content = out.take();
+                assert!(content.len() + out.bytes.len() <= room);
+                assert!(out.bytes.len() <= SHARED_BYTES, "what a huge one left");
+                (content, format!("<{text}>"))
+            })
+            .collect();
+        for (content, expected) in &contents {
+            assert_eq!(content, expected);
+        }
     }
 
     #[test]

@@ -599,7 +599,7 @@ mod tests {
             subject: Subject::Record(Ordinal(4)),
             sequence: 9,
             sha256: String::new(),
-            body: b"{}".to_vec(),
+            body: b"{}".as_slice().into(),
         }
     }
 

@@ -35,6 +35,7 @@
 //!   from the hash too.
 //! - The raw profile keeps `@id` as well, and adds `id`.
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::dump::Kind;
@@ -52,14 +53,11 @@ const RECORD_BYTES_MAX: usize = 512 << 20;
 const HEAD: &[u8] = br#"{"type":"data","sha256":""#;
 const HASH_LENGTH: usize = 64;
 
-/// How many bytes the body buffer keeps between records; the largest message seen has 97 kB.
-const BODY_KEPT: usize = 1 << 20;
-
 /// What becomes of one well-formed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// The whole message body: compact JSON on one line.
-    pub body: Vec<u8>,
+    /// The whole message body: compact JSON on one line. Those of a transcoder share memory.
+    pub body: Bytes,
     /// Whether bytes that are not UTF-8 had to be replaced by U+FFFD.
     pub repaired: bool,
 }
@@ -217,7 +215,7 @@ impl Transcoder {
         self.drop_envelope_fields(fields, names);
         self.write_body(record);
         Ok(Content {
-            body: self.body.bytes().to_vec(),
+            body: self.body.take(),
             repaired,
         })
     }
@@ -280,10 +278,10 @@ impl Transcoder {
         }
     }
 
-    /// Writes the message into the body buffer. The record is written once: its opening brace is
+    /// Writes the message. The record is written once: its opening brace is
     /// needed for the hash only, and becomes the comma between the envelope and its first field.
     fn write_body(&mut self, record: NodeId) {
-        self.body.clear(BODY_KEPT);
+        self.body.clear();
         self.body.put(HEAD);
         self.body.put(&[b'0'; HASH_LENGTH]);
         self.body.push(b'"');

@@ -70,7 +70,7 @@ mod tests {
             subject: Subject::Record(Ordinal(1)),
             sequence: 1,
             sha256: String::new(),
-            body: b"{}".to_vec(),
+            body: b"{}".as_slice().into(),
         };
         let mut null = Null::new(Arc::new(SystemClock::new()));
         null.submit(Command::Disconnect);

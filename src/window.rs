@@ -234,7 +234,7 @@ mod tests {
             subject: Subject::Record(Ordinal(record)),
             sequence: record,
             sha256: String::new(),
-            body: vec![b'x'; bytes],
+            body: vec![b'x'; bytes].into(),
         })
     }
 

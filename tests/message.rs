@@ -108,7 +108,7 @@ fn the_body_is_fixed_to_the_byte() {
     assert_eq!(content.sha256(), hash);
     assert!(!content.repaired);
     assert_eq!(
-        String::from_utf8(content.body).unwrap(),
+        String::from_utf8(content.body.into()).unwrap(),
         format!(r#"{{"type":"data","sha256":"{hash}","id":"7","title":"\"Ä\" /","year":"1999"}}"#)
     );
 }
@@ -262,7 +262,7 @@ fn keys_are_sorted_by_bytes() {
     let xml =
         r#"<artist><b/><a/><é/><B/><aa/><:/><id>1</id><x b="" B="" a=""><c/>t<A/></x></artist>"#;
     let content = transcode(Kind::Artists, Profile::Normalised, xml.as_bytes()).unwrap();
-    let body = String::from_utf8(content.body).unwrap();
+    let body = String::from_utf8(content.body.into()).unwrap();
     let fields = concat!(
         r#"":":null,"B":null,"a":null,"aa":null,"b":null,"id":"1","#,
         r##""x":{"#text":"t","@B":"","@a":"","@b":"","A":null,"c":null},"é":null}"##

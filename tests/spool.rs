@@ -681,7 +681,7 @@ fn message(route: Kind, sequence: u64, text: &str) -> Arc<Message> {
         subject: Subject::Record(Ordinal(sequence)),
         sequence,
         sha256: String::new(),
-        body: format!(r#"{{"n":{sequence},"text":"{text}"}}"#).into_bytes(),
+        body: format!(r#"{{"n":{sequence},"text":"{text}"}}"#).into(),
     })
 }
 
@@ -694,7 +694,7 @@ fn artists(sequences: std::ops::RangeInclusive<u64>, text: &str) -> Vec<Arc<Mess
 }
 
 fn bodies<'a>(messages: impl IntoIterator<Item = &'a Arc<Message>>) -> Vec<String> {
-    let body = |message: &Arc<Message>| String::from_utf8(message.body.clone()).unwrap();
+    let body = |message: &Arc<Message>| String::from_utf8(message.body.to_vec()).unwrap();
     messages.into_iter().map(body).collect()
 }
 

@@ -71,7 +71,7 @@ impl History {
         }
         for end in record.attempts.iter().filter(|message| is_end(message)) {
             let first = self.ends.entry((end.route, end.subject));
-            first.or_insert_with(|| end.body.clone());
+            first.or_insert_with(|| end.body.to_vec());
         }
     }
 

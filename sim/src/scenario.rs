@@ -442,7 +442,7 @@ fn sent(route: Kind, subject: Subject, sequence: u64, body: Vec<u8>) -> Arc<Mess
         subject,
         sequence,
         sha256: String::new(),
-        body,
+        body: body.into(),
     })
 }
 
@@ -486,7 +486,7 @@ mod tests {
                 Read::Skipped | Read::End { .. } => None,
             })
             .map(|outcome| match outcome {
-                Outcome::Content(content) => Some(content.body),
+                Outcome::Content(content) => Some(content.body.into()),
                 Outcome::Malformed { .. } => None,
             })
             .collect()

@@ -24,7 +24,7 @@ fn message(number: u64) -> Arc<Message> {
         subject: Subject::Record(Ordinal(number)),
         sequence: number,
         sha256: String::new(),
-        body: format!("{{\"id\":{number}}}").into_bytes(),
+        body: format!("{{\"id\":{number}}}").into(),
     })
 }
 

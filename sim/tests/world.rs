@@ -52,7 +52,7 @@ fn message(number: u64) -> Arc<Message> {
         subject: Subject::Record(Ordinal(number)),
         sequence: number,
         sha256: String::new(),
-        body: number.to_string().into_bytes(),
+        body: number.to_string().into(),
     })
 }
 

@@ -49,7 +49,7 @@ mod tests {
             subject,
             sequence: 7,
             sha256: "5eed".to_owned(),
-            body: b"{}".to_vec(),
+            body: b"{}".as_slice().into(),
         }
     }
 

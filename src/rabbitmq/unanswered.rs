@@ -278,7 +278,7 @@ mod tests {
             subject: Subject::FileComplete,
             sequence: 1,
             sha256: String::new(),
-            body: vec![b' '; bytes],
+            body: vec![b' '; bytes].into(),
         })
     }
 

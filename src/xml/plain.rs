@@ -10,15 +10,14 @@
 //! the record itself, and nodes refer to it. Only text that has to be decoded is written anew. The
 //! search for the end of a text also finds out whether JSON has to escape something in it.
 
-use super::{DEPTH_MAX, Encoding, decode, is_xml_space, name_length};
-use crate::json::{self, Arena, Chain, NodeId, Span, Value, equal, escaped};
+use super::{DEPTH_MAX, Encoding, decode, is_xml_space};
+use crate::json::{self, Arena, Chain, Key, NodeId, Span, Value, equal, escaped};
 
 /// An element that is still open.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     node: NodeId,
-    /// Where its name stands in the record.
-    name: Span,
+    key: Key,
     /// Its attributes and children so far.
     entries: Chain,
     /// All its text so far.
@@ -27,12 +26,22 @@ struct Open {
 
 /// The text of an element, or a piece of it.
 #[derive(Clone, Copy, Debug)]
-enum Text {
+struct Text {
+    span: Span,
+    look: Look,
+}
+
+/// What a text looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// It is empty.
     Empty,
     /// White space, which is no text on its own.
-    Blank(Span),
-    /// Something that is not only white space; whether it is as plain as [`Value::Plain`].
-    Visible(Span, bool),
+    Blank,
+    /// Something that is not only white space.
+    Visible,
+    /// Likewise, and as plain as [`Value::Plain`].
+    Plain,
 }
 
 /// Reads records, one at a time, in memory that is kept for the next.
@@ -60,7 +69,7 @@ impl PlainReader {
         while let Some(open) = self.open.last_mut() {
             match scan.bytes.get(scan.at..scan.at + 2)? {
                 b"</" => {
-                    scan.end_tag(open.name)?;
+                    scan.end_tag(open.key, arena)?;
                     self.close(arena);
                 }
                 b"<!" => {
@@ -85,78 +94,92 @@ impl PlainReader {
         if self.open.len() == DEPTH_MAX {
             return None;
         }
-        let name = scan.start_of_tag()?;
-        let node = arena.add(arena.key(name), Value::Null, false);
+        let key = arena.key(scan.start_of_tag()?);
         let mut entries = Chain::default();
-        let mut text = Text::Empty;
+        let mut text = Text::EMPTY;
         if !scan.attributes(&mut entries, arena)? {
             text = scan.text(arena)?;
             if scan.bytes.get(scan.at + 1) != Some(&b'/') {
+                let node = arena.add(key, Value::Null, false);
                 self.open.push(Open {
                     node,
-                    name,
+                    key,
                     entries,
                     text,
                 });
                 return Some(node);
             }
-            scan.end_tag(name)?;
+            scan.end_tag(key, arena)?;
         }
-        self.finish(node, entries, text, arena);
+        let value = value(entries, text, arena);
+        let node = arena.add(key, value, false);
+        self.append(node, arena);
         Some(node)
     }
 
     /// Closes the innermost element.
     fn close(&mut self, arena: &mut Arena) {
         let open = self.open.pop().expect("an element is open");
-        self.finish(open.node, open.entries, open.text, arena);
+        arena.node_mut(open.node).value = value(open.entries, open.text, arena);
+        self.append(open.node, arena);
     }
 
-    /// Gives an element its value, and the one around it a new entry.
+    /// Gives the element that is open a new entry.
     #[inline]
-    fn finish(&mut self, node: NodeId, mut entries: Chain, text: Text, arena: &mut Arena) {
-        let text = match text {
-            Text::Empty | Text::Blank(_) => Value::Null,
-            Text::Visible(span, true) => Value::Plain(span),
-            Text::Visible(span, false) => Value::String(span),
-        };
-        arena.node_mut(node).value = if entries.first().is_none() {
-            text
-        } else {
-            if text != Value::Null {
-                let key = arena.push_key("#text");
-                let entry = arena.add(key, text, false);
-                arena.append(&mut entries, entry);
-            }
-            Value::Object(entries)
-        };
+    fn append(&mut self, node: NodeId, arena: &mut Arena) {
         if let Some(parent) = self.open.last_mut() {
             arena.append(&mut parent.entries, node);
         }
     }
 }
 
+/// The value of an element.
+#[inline]
+fn value(mut entries: Chain, text: Text, arena: &mut Arena) -> Value {
+    let text = match text.look {
+        Look::Empty | Look::Blank => Value::Null,
+        Look::Visible => Value::String(text.span),
+        Look::Plain => Value::Plain(text.span),
+    };
+    if entries.first().is_none() {
+        return text;
+    }
+    if text != Value::Null {
+        let key = arena.push_key("#text");
+        let entry = arena.add(key, text, false);
+        arena.append(&mut entries, entry);
+    }
+    Value::Object(entries)
+}
+
 impl Text {
-    /// What `span` holds; `is_plain` if it is as plain as [`Value::Plain`].
-    fn new(span: Span, is_plain: bool, arena: &Arena) -> Self {
-        if span.range().is_empty() {
-            Self::Empty
+    const EMPTY: Self = Self {
+        span: Span::EMPTY,
+        look: Look::Empty,
+    };
+
+    /// What `span` holds; `look` if that is not only white space.
+    fn new(span: Span, look: Look, arena: &Arena) -> Self {
+        let look = if span.range().is_empty() {
+            Look::Empty
         } else if arena.is_blank(span) {
-            Self::Blank(span)
+            Look::Blank
         } else {
-            Self::Visible(span, is_plain)
-        }
+            look
+        };
+        Self { span, look }
     }
 
     /// The text with another piece behind it. `None` if joining them is not worth knowing how.
     fn and(self, piece: Self, arena: &mut Arena) -> Option<Self> {
-        match (self, piece) {
-            (text, Self::Empty) | (Self::Empty, text) => Some(text),
-            (Self::Blank(_), Self::Blank(span)) => Some(Self::Blank(span)),
-            (Self::Blank(_), Self::Visible(..)) => None,
-            (Self::Visible(first, _), Self::Blank(second) | Self::Visible(second, _)) => {
-                let span = arena.join_two(first, second)?;
-                Some(Self::Visible(span, false))
+        match (self.look, piece.look) {
+            (_, Look::Empty) => Some(self),
+            (Look::Empty, _) | (Look::Blank, Look::Blank) => Some(piece),
+            (Look::Blank, _) => None,
+            _ => {
+                let span = arena.join_two(self.span, piece.span)?;
+                let look = Look::Visible;
+                Some(Self { span, look })
             }
         }
     }
@@ -189,31 +212,17 @@ impl<'a> Scan<'a> {
 
     /// Passes over `</name>`.
     #[inline]
-    fn end_tag(&mut self, name: Span) -> Option<()> {
-        let (start, length) = (self.at + 2, name.range().len());
-        if !self.is_same(start, name) {
+    fn end_tag(&mut self, name: Key, arena: &Arena) -> Option<()> {
+        let start = self.at + 2;
+        if !arena.is_at(start, name, self.bytes) {
             return None;
         }
-        self.at = start + length + 1;
-        if self.bytes.get(start + length) == Some(&b'>') {
-            return Some(());
+        self.at = start + name.length();
+        if *self.bytes.get(self.at)? != b'>' {
+            self.at += spaces(self.rest());
         }
-        let blank = spaces(&self.bytes[start + length..]);
-        self.at += blank;
+        self.at += 1;
         (self.bytes.get(self.at - 1) == Some(&b'>')).then_some(())
-    }
-
-    /// Whether the bytes from `start` on begin with `name`. Most names are short enough to be
-    /// compared as one number.
-    fn is_same(&self, start: usize, name: Span) -> bool {
-        let name = name.range();
-        let word = |at: usize| Some(u64::from_le_bytes(*self.bytes.get(at..)?.first_chunk()?));
-        match (word(start), word(name.start)) {
-            (Some(here), Some(there)) if name.len() <= 8 => {
-                (here ^ there) << (64 - 8 * name.len()) == 0
-            }
-            _ => self.bytes[start..].starts_with(&self.bytes[name]),
-        }
     }
 
     /// Passes over a comment, which is no text, or CDATA.
@@ -231,18 +240,16 @@ impl<'a> Scan<'a> {
         let end = start + memchr::memmem::find(&self.bytes[start..], terminator)?;
         self.at = end + terminator.len();
         if opener == COMMENT.0 {
-            return Some(Text::Empty);
+            return Some(Text::EMPTY);
         }
         let span = self.decoded(start, end, Encoding::CharacterData, arena);
-        Some(Text::new(span, false, arena))
+        Some(Text::new(span, Look::Visible, arena))
     }
 
     /// Adds the attributes of a tag to `entries`, up to the tag's end, and says whether it is `/>`.
     #[inline]
     fn attributes(&mut self, entries: &mut Chain, arena: &mut Arena) -> Option<bool> {
         loop {
-            let space = spaces(self.rest());
-            self.at += space;
             match self.rest() {
                 [b'>', ..] => {
                     self.at += 1;
@@ -252,7 +259,12 @@ impl<'a> Scan<'a> {
                     self.at += 2;
                     return Some(true);
                 }
-                _ if space > 0 => self.attribute(entries, arena)?,
+                [b' ' | b'\t' | b'\r' | b'\n', next, ..] => {
+                    self.at += 1;
+                    if !matches!(next, b' ' | b'\t' | b'\r' | b'\n' | b'>' | b'/') {
+                        self.attribute(entries, arena)?;
+                    }
+                }
                 _ => return None,
             }
         }
@@ -299,25 +311,26 @@ impl<'a> Scan<'a> {
         let start = self.at;
         let first = *self.bytes.get(start)?;
         if first == b'<' {
-            return Some(Text::Empty);
+            return Some(Text::EMPTY);
         }
         self.at += find_special(self.rest());
         if *self.bytes.get(self.at)? != b'<' {
             return self.unusual_text(start, arena);
         }
         let span = Span::new(start..self.at);
-        Some(if first.is_ascii_graphic() {
-            Text::Visible(span, true)
-        } else {
-            Text::new(span, true, arena)
+        let look = Look::Plain;
+        Some(match first.is_ascii_graphic() {
+            true => Text { span, look },
+            false => Text::new(span, look, arena),
         })
     }
 
     /// Passes over the rest of a text that begins at `start` and holds something special.
+    #[inline(never)]
     fn unusual_text(&mut self, start: usize, arena: &mut Arena) -> Option<Text> {
         self.at += memchr::memchr(b'<', self.rest())?;
         let span = self.decoded(start, self.at, Encoding::Text, arena);
-        Some(Text::new(span, false, arena))
+        Some(Text::new(span, Look::Visible, arena))
     }
 
     /// What the bytes from `start` to `end` stand for, which something in them may change.
@@ -327,6 +340,16 @@ impl<'a> Scan<'a> {
             None => Span::new(start..end),
             Some(_) => arena.write_text(|text| decode(raw, encoding, text)),
         }
+    }
+}
+
+/// How many bytes at the start of `bytes` are a name, nearly always of letters only.
+#[inline]
+fn name_length(bytes: &[u8]) -> usize {
+    let letters = json::find(bytes, json::unlettered).unwrap_or(bytes.len());
+    match bytes.get(letters) {
+        Some(b'>' | b' ' | b'/' | b'=') => letters,
+        _ => super::name_length(bytes),
     }
 }
 

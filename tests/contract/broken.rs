@@ -245,7 +245,10 @@ impl Broken {
             Bug::ConfirmsWhatItThrowsAway => {
                 return self.kept_back.push(Command::Publish(tag, message));
             }
-            Bug::ReplacesUmlauts => changed.body.retain(u8::is_ascii),
+            Bug::ReplacesUmlauts => {
+                let ascii = changed.body.iter().copied().filter(u8::is_ascii);
+                changed.body = ascii.collect();
+            }
             Bug::CutsLargeBodies => changed.body.truncate(65_536),
             Bug::AnswersLate => self.counted = tag.0,
             _ => {}

@@ -31,7 +31,7 @@ impl Simulated {
 pub(crate) fn held(stored: &Stored) -> Held {
     Held {
         identity: Identity::Id(stored.message.id()),
-        body: stored.message.body.clone(),
+        body: stored.message.body.to_vec(),
     }
 }
 

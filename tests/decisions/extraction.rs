@@ -1031,7 +1031,7 @@ mod saving {
     fn announced(ended: &Ended) -> Vec<Vec<u8>> {
         let attempts = ended.record.attempts.iter();
         let ends = attempts.filter(|(_, message)| !matches!(message.subject, Subject::Record(_)));
-        ends.map(|(_, message)| message.body.clone()).collect()
+        ends.map(|(_, message)| message.body.to_vec()).collect()
     }
 
     /// Stops a run when its first message of `subject` was sent, which nobody answers, and runs

@@ -524,7 +524,7 @@ fn item(script: &Script, record: u64) -> Item {
                 raw: b"<a/>".to_vec(),
             },
             false => Outcome::Content(Content {
-                body: body(record),
+                body: body(record).into(),
                 repaired: record.is_multiple_of(7),
             }),
         },

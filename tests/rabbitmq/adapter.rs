@@ -91,7 +91,7 @@ fn message(kind: Kind, number: u64, bytes: usize) -> Message {
         subject: Subject::Record(Ordinal(number)),
         sequence: number,
         sha256: "0".repeat(64),
-        body: vec![b'x'; bytes],
+        body: vec![b'x'; bytes].into(),
     }
 }
 

@@ -634,7 +634,7 @@ impl Twist for WrongEnd {
                 Command::Publish(
                     tag,
                     Arc::new(Message {
-                        body: body.replace(&named, "\"data_type\":\"dump\"").into_bytes(),
+                        body: body.replace(&named, "\"data_type\":\"dump\"").into(),
                         ..Message::clone(&message)
                     }),
                 )

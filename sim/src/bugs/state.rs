@@ -516,7 +516,9 @@ fn cut(mut item: Item) -> Item {
     {
         let text = String::from_utf8_lossy(&content.body);
         if let Some(start) = text.find("\"name\":\"") {
-            content.body.remove(start + "\"name\":\"".len());
+            let mut body = content.body.to_vec();
+            body.remove(start + "\"name\":\"".len());
+            content.body = body.into();
         }
     }
     item

@@ -30,7 +30,7 @@ fn message(route: Kind, sequence: u64, body: String) -> Arc<Message> {
         subject: Subject::Record(Ordinal(sequence + 3)),
         sequence,
         sha256: "5eed".repeat(16),
-        body: body.into_bytes(),
+        body: body.into(),
     })
 }
 
@@ -87,7 +87,7 @@ pub(super) fn endings() -> Vec<Arc<Message>> {
             let mut ending = Message::clone(&message(route, sequence, String::new()));
             ending.subject = subject;
             ending.sha256.clear();
-            ending.body = format!(r#"{{"type":"{}"}}"#, ending.type_name()).into_bytes();
+            ending.body = format!(r#"{{"type":"{}"}}"#, ending.type_name()).into();
             Arc::new(ending)
         })
     };

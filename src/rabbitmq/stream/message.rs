@@ -115,7 +115,7 @@ mod tests {
             subject,
             sequence: 7,
             sha256: "5eed".to_owned(),
-            body: body.to_vec(),
+            body: body.to_vec().into(),
         };
         let bytes = encode(&message);
         let (rest, decoded) = Decoded::decode(&bytes).unwrap();

@@ -81,7 +81,7 @@ impl Program {
             subject: Subject::Record(Ordinal(sequence)),
             sequence,
             sha256: "5eed".to_owned(),
-            body: vec![b'x'; bytes],
+            body: vec![b'x'; bytes].into(),
         };
         let tag = Tag(self.tags);
         self.broker.submit(Command::Publish(tag, Arc::new(message)));
