@@ -336,6 +336,8 @@ impl Arena {
         match self.bytes(span).trim_ascii_start() {
             [] => true,
             [first, ..] if first.is_ascii_graphic() => false,
+            // What all white space beyond ASCII begins with. Validating a whole text is not cheap.
+            [first, ..] if !first.is_ascii() && !matches!(first, 0xC2 | 0xE1..=0xE3) => false,
             _ => self.text(span).trim().is_empty(),
         }
     }
@@ -845,6 +847,19 @@ mod tests {
         }
         check_string("");
         check_string("\\\\\"\"\n\n\u{0}\u{1f}\u{20}\u{2028}🎵");
+    }
+
+    #[test]
+    fn white_space_is_what_unicode_says() {
+        for character in (0..=0x10_FFFF).filter_map(char::from_u32) {
+            let mut arena = Arena::default();
+            let span = arena.push_text(&format!(" {character}\n"));
+            assert_eq!(
+                arena.is_blank(span),
+                character.is_whitespace(),
+                "{character:?}"
+            );
+        }
     }
 
     #[test]
