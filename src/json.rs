@@ -112,6 +112,19 @@ impl Key {
     pub(crate) fn length(self) -> usize {
         self.span.range().len()
     }
+
+    /// Whether its name begins at `start` of `text`, of which it is a key itself.
+    #[inline]
+    pub(crate) fn is_at(self, start: usize, text: &[u8]) -> bool {
+        let range = self.span.range();
+        let Some(rest) = text.get(start..) else {
+            return false;
+        };
+        match rest.first_chunk() {
+            Some(first) if self.rank.is_short() => Rank::new(*first, range.len()) == self.rank,
+            _ => rest.starts_with(&text[range]),
+        }
+    }
 }
 
 /// A key to look for.
@@ -143,14 +156,11 @@ impl NodeId {
         Self(NonZeroU32::new(number).expect("an index plus one is not zero"))
     }
 
-    const fn from_number(number: u32) -> Option<Self> {
-        match NonZeroU32::new(number) {
-            Some(number) => Some(Self(number)),
-            None => None,
-        }
+    fn from_number(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
     }
 
-    const fn index(self) -> usize {
+    fn index(self) -> usize {
         self.0.get() as usize - 1
     }
 }
@@ -167,11 +177,11 @@ impl Chain {
     }
 
     /// The first node.
-    pub(crate) const fn first(self) -> Option<NodeId> {
+    pub(crate) fn first(self) -> Option<NodeId> {
         NodeId::from_number(self.0 as u32)
     }
 
-    const fn last(self) -> Option<NodeId> {
+    fn last(self) -> Option<NodeId> {
         NodeId::from_number((self.0 >> 32) as u32)
     }
 
@@ -416,20 +426,6 @@ impl Arena {
             && (one.rank.is_short() || self.bytes(one.span) == self.bytes(other.span))
     }
 
-    /// Whether the name of `key` begins at `start` of `bytes`, which holds what the arena was loaded
-    /// with.
-    #[inline]
-    pub(crate) fn is_at(&self, start: usize, key: Key, bytes: &[u8]) -> bool {
-        let range = key.span.range();
-        let Some(rest) = bytes.get(start..) else {
-            return false;
-        };
-        match rest.first_chunk() {
-            Some(first) if key.rank.is_short() => Rank::new(*first, range.len()) == key.rank,
-            _ => rest.starts_with(&bytes[range]),
-        }
-    }
-
     /// Whether an entry of the name `key` is in `chain`.
     pub(crate) fn has_key(&self, chain: Chain, key: Key) -> bool {
         self.iter(chain)
@@ -500,18 +496,9 @@ impl Arena {
         let start = out.length;
         let mut at = base;
         while at < end {
-            let first = sorted[at];
-            at += 1;
-            let is_repeated = sorted[at..]
-                .first()
-                .is_some_and(|next| next.rank == first.rank);
-            if is_repeated {
-                let group = at - 1..self.group_end(&sorted[..end], at - 1);
-                at = group.end;
-                self.write_group(group, sorted, out);
-            } else {
-                self.write_entry(self.node(first.id), sorted, out);
-            }
+            let group = at..self.group_end(&sorted[..end], at);
+            at = group.end;
+            self.write_entry(group, sorted, out);
         }
         out.enclose(start, b'{', b'}');
         sorted.truncate(base);
@@ -563,27 +550,19 @@ impl Arena {
         start + 1 + sorted[start + 1..].iter().take_while(is_same).count()
     }
 
-    /// Writes an entry, and a comma before it.
-    #[inline]
-    fn write_entry(&self, entry: &Node, sorted: &mut Vec<Sorted>, out: &mut Output) {
-        let key = entry.key.span.range();
-        match entry.value {
-            Value::Absent => {}
-            Value::Plain(span) => out.put_entry(&self.text, key, span.range()),
-            value => {
-                out.put_between(b",\"", &self.text, key, b"\":");
-                self.write_value(value, sorted, out);
-            }
-        }
-    }
-
     /// Writes the entries of one key, and a comma before them.
-    fn write_group(&self, group: Range<usize>, sorted: &mut Vec<Sorted>, out: &mut Output) {
+    fn write_entry(&self, group: Range<usize>, sorted: &mut Vec<Sorted>, out: &mut Output) {
         let first = self.node(sorted[group.start].id);
-        if first.sole || first.value == Value::Absent || group.len() == 1 {
-            return self.write_entry(first, sorted, out);
+        let key = first.key.span.range();
+        let is_one = first.sole || group.len() == 1;
+        match first.value {
+            Value::Absent => return,
+            Value::Plain(span) if is_one => return out.put_entry(&self.text, key, span.range()),
+            _ => out.put_between(b",\"", &self.text, key, b"\":"),
         }
-        out.put_between(b",\"", &self.text, first.key.span.range(), b"\":");
+        if is_one {
+            return self.write_value(first.value, sorted, out);
+        }
         let start = out.length;
         for at in group {
             out.push(b',');
@@ -596,8 +575,11 @@ impl Arena {
 /// How many bytes a short piece is copied with, whatever its length.
 const CHUNK: usize = 32;
 
-/// How many bytes of output share one allocation, at least.
+/// How many bytes of output share one allocation.
 const SHARED_BYTES: usize = 64 * 1024;
+/// The largest content that shares one, so that little of it is left unused at its end: who counts
+/// the bytes of contents knows what memory they take.
+const SHARING_MAX: usize = SHARED_BYTES / 8;
 
 /// Bytes that are written one short piece after the other.
 ///
@@ -605,8 +587,8 @@ const SHARED_BYTES: usize = 64 * 1024;
 /// what writing JSON would spend its time with. So there is always room behind the end, and what a
 /// short piece is copied with beyond its length is overwritten by the next.
 ///
-/// One content after the other is taken out of the same allocation, which is released with the last
-/// of them: an allocation for each would cost more than copying it, and most on the thread that
+/// One small content after the other is taken out of the same allocation, which is released with the
+/// last of them: an allocation for each would cost more than copying it, and most on the thread that
 /// releases it.
 #[derive(Default)]
 pub(crate) struct Output {
@@ -623,10 +605,13 @@ impl Output {
 
     /// Takes the content out.
     pub(crate) fn take(&mut self) -> Bytes {
-        let length = std::mem::take(&mut self.length);
-        let content = self.bytes.split_to(length).freeze();
+        let content = match self.length {
+            0..=SHARING_MAX => self.bytes.split_to(self.length).freeze(),
+            _ => Bytes::copy_from_slice(self.bytes()),
+        };
+        self.clear();
         if self.bytes.len() > SHARED_BYTES {
-            // What a huge content left.
+            // What a huge content needed.
             self.bytes = BytesMut::new();
         }
         content
@@ -949,10 +934,9 @@ mod tests {
                 out.put(b"forgotten");
                 out.clear();
                 out.put_between(b"<", text.as_bytes(), 0..text.len(), b">");
-                let room = out.bytes.len();
                 let content = out.take();
-                assert!(content.len() + out.bytes.len() <= room);
-                assert!(out.bytes.len() <= SHARED_BYTES, "what a huge one left");
+                assert!(content.len() <= SHARING_MAX || content.is_unique());
+                assert!(out.bytes.len() <= SHARED_BYTES, "what a huge one needed");
                 (content, format!("<{text}>"))
             })
             .collect();

@@ -56,7 +56,7 @@ const HASH_LENGTH: usize = 64;
 /// What becomes of one well-formed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// The whole message body: compact JSON on one line. Those of a transcoder share memory.
+    /// The whole message body: compact JSON on one line. Small ones share memory.
     pub body: Bytes,
     /// Whether bytes that are not UTF-8 had to be replaced by U+FFFD.
     pub repaired: bool,
@@ -278,8 +278,8 @@ impl Transcoder {
         }
     }
 
-    /// Writes the message. The record is written once: its opening brace is
-    /// needed for the hash only, and becomes the comma between the envelope and its first field.
+    /// Writes the message. The record is written once: its opening brace is needed for the hash only,
+    /// and becomes the comma between the envelope and its first field.
     fn write_body(&mut self, record: NodeId) {
         self.body.clear();
         self.body.put(HEAD);

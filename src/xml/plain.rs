@@ -69,7 +69,7 @@ impl PlainReader {
         while let Some(open) = self.open.last_mut() {
             match scan.bytes.get(scan.at..scan.at + 2)? {
                 b"</" => {
-                    scan.end_tag(open.key, arena)?;
+                    scan.end_tag(open.key)?;
                     self.close(arena);
                 }
                 b"<!" => {
@@ -109,7 +109,7 @@ impl PlainReader {
                 });
                 return Some(node);
             }
-            scan.end_tag(key, arena)?;
+            scan.end_tag(key)?;
         }
         let value = value(entries, text, arena);
         let node = arena.add(key, value, false);
@@ -212,9 +212,9 @@ impl<'a> Scan<'a> {
 
     /// Passes over `</name>`.
     #[inline]
-    fn end_tag(&mut self, name: Key, arena: &Arena) -> Option<()> {
+    fn end_tag(&mut self, name: Key) -> Option<()> {
         let start = self.at + 2;
-        if !arena.is_at(start, name, self.bytes) {
+        if !name.is_at(start, self.bytes) {
             return None;
         }
         self.at = start + name.length();
@@ -259,13 +259,16 @@ impl<'a> Scan<'a> {
                     self.at += 2;
                     return Some(true);
                 }
-                [b' ' | b'\t' | b'\r' | b'\n', next, ..] => {
-                    self.at += 1;
-                    if !matches!(next, b' ' | b'\t' | b'\r' | b'\n' | b'>' | b'/') {
+                rest => {
+                    let space = spaces(rest);
+                    self.at += space;
+                    if space == 0 {
+                        return None;
+                    }
+                    if !matches!(self.bytes.get(self.at)?, b'>' | b'/') {
                         self.attribute(entries, arena)?;
                     }
                 }
-                _ => return None,
             }
         }
     }
