@@ -11,12 +11,14 @@
 //! The output is byte for byte what `serde_json` writes for the same value with sorted keys:
 //! no spaces, UTF-8 not escaped, `\u00xx` in lower case. Hashes are taken from it.
 
+mod output;
+
 use std::cmp::Ordering;
-use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+pub(crate) use self::output::Output;
+use crate::lanes;
 
 /// How many nodes an arena keeps room for between documents: ten times the largest record seen.
 const NODES_KEPT: usize = 1 << 16;
@@ -32,11 +34,9 @@ impl Span {
     /// Of no bytes.
     pub(crate) const EMPTY: Self = Self(0);
 
-    /// The bytes of `range`.
-    pub(crate) fn new(range: Range<usize>) -> Self {
-        let offset = |offset| u32::try_from(offset).expect("records are bounded below 4 GiB");
-        let (start, end) = (offset(range.start), offset(range.end));
-        Self(u64::from(end) << 32 | u64::from(start))
+    /// The bytes of `range`, which are of a text that is shorter than 4 GiB.
+    pub(crate) const fn new(range: Range<usize>) -> Self {
+        Self((range.end as u64) << 32 | range.start as u64)
     }
 
     /// The bytes that it is of.
@@ -44,8 +44,14 @@ impl Span {
         self.start()..(self.0 >> 32) as usize
     }
 
-    const fn start(self) -> usize {
+    /// Where it begins.
+    pub(crate) const fn start(self) -> usize {
         self.0 as u32 as usize
+    }
+
+    /// How many bytes it is of.
+    pub(crate) const fn length(self) -> usize {
+        (self.0 >> 32) as usize - self.start()
     }
 }
 
@@ -63,13 +69,24 @@ impl Rank {
 
     /// Of a key of `length` bytes that `bytes` begin with.
     const fn new(bytes: [u8; 8], length: usize) -> Self {
-        let (prefix, length) = match length {
-            0..Self::LONG => (length, length),
-            _ => (Self::PREFIX_BYTES, Self::LONG),
+        let length = if length < Self::LONG {
+            length
+        } else {
+            Self::LONG
         };
-        let kept = !(u64::MAX >> (8 * prefix));
-        Self(u64::from_be_bytes(bytes) & kept | length as u64)
+        Self(u64::from_be_bytes(bytes) & Self::KEPT[length] | length as u64)
     }
+
+    /// What is kept of the first bytes of a key, by its length up to 8.
+    const KEPT: [u64; 9] = {
+        let mut kept = [!0xFF; 9];
+        let mut length = 0;
+        while length < Self::PREFIX_BYTES {
+            kept[length] = !(u64::MAX >> (8 * length));
+            length += 1;
+        }
+        kept
+    };
 
     /// The first byte of the key; 0 if it is empty.
     const fn first(self) -> u8 {
@@ -108,22 +125,23 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// Of no bytes.
+    pub(crate) const EMPTY: Self = Self {
+        span: Span::EMPTY,
+        rank: Rank(0),
+    };
+
     /// How many bytes it has.
     pub(crate) fn length(self) -> usize {
-        self.span.range().len()
+        self.span.length()
     }
 
     /// Whether its name begins at `start` of `text`, of which it is a key itself.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_at(self, start: usize, text: &[u8]) -> bool {
-        let range = self.span.range();
-        let Some(rest) = text.get(start..) else {
-            return false;
-        };
-        match rest.first_chunk() {
-            Some(first) if self.rank.is_short() => Rank::new(*first, range.len()) == self.rank,
-            _ => rest.starts_with(&text[range]),
-        }
+        let (key, other) = (text.get(self.span.start()..), text.get(start..));
+        let both = key.zip(other);
+        both.is_some_and(|(key, other)| lanes::begin_alike(key, other, self.length()))
     }
 }
 
@@ -152,8 +170,8 @@ pub(crate) struct NodeId(NonZeroU32);
 
 impl NodeId {
     fn from_index(index: usize) -> Self {
-        let number = u32::try_from(index + 1).expect("records are bounded below 4 G nodes");
-        Self(NonZeroU32::new(number).expect("an index plus one is not zero"))
+        let number = u32::try_from(index).expect("records are bounded below 4 G nodes");
+        Self(NonZeroU32::new(number).expect("the first node is nobody's"))
     }
 
     fn from_number(number: u32) -> Option<Self> {
@@ -161,7 +179,7 @@ impl NodeId {
     }
 
     fn index(self) -> usize {
-        self.0.get() as usize - 1
+        self.0.get() as usize
     }
 }
 
@@ -171,6 +189,9 @@ impl NodeId {
 pub(crate) struct Chain(u64);
 
 impl Chain {
+    /// Of no nodes.
+    pub(crate) const EMPTY: Self = Self(0);
+
     fn new(first: NodeId, last: NodeId) -> Self {
         let number = |id: NodeId| u64::from(id.0.get());
         Self(number(last) << 32 | number(first))
@@ -181,13 +202,15 @@ impl Chain {
         NodeId::from_number(self.0 as u32)
     }
 
-    fn last(self) -> Option<NodeId> {
-        NodeId::from_number((self.0 >> 32) as u32)
+    /// The index of the last node; 0 if there is none.
+    const fn last_index(self) -> usize {
+        (self.0 >> 32) as usize
     }
 
     /// The only node, if it is the only one.
     pub(crate) fn only(self) -> Option<NodeId> {
-        self.first().filter(|_| self.first() == self.last())
+        self.first()
+            .filter(|first| first.index() == self.last_index())
     }
 }
 
@@ -220,6 +243,15 @@ pub(crate) struct Node {
     next: Option<NodeId>,
 }
 
+impl Node {
+    const NOBODY: Self = Self {
+        key: Key::EMPTY,
+        value: Value::Absent,
+        sole: false,
+        next: None,
+    };
+}
+
 /// An entry in the order in which it is written.
 #[derive(Clone, Copy, Debug)]
 struct Sorted {
@@ -228,8 +260,10 @@ struct Sorted {
 }
 
 /// One document at a time, in memory that is kept for the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Arena {
+    /// The first one is nobody's: it takes what would otherwise be written to no node, which costs
+    /// less than asking.
     nodes: Vec<Node>,
     /// UTF-8, and every span is of whole characters.
     text: Vec<u8>,
@@ -239,10 +273,21 @@ pub(crate) struct Arena {
     sorted: Vec<Sorted>,
 }
 
+impl Default for Arena {
+    fn default() -> Self {
+        Self {
+            nodes: vec![Node::NOBODY],
+            text: Vec::new(),
+            loaded: 0,
+            sorted: Vec::new(),
+        }
+    }
+}
+
 impl Arena {
     /// Forgets the document, and keeps the memory unless the document was huge.
     pub(crate) fn clear(&mut self) {
-        self.nodes.clear();
+        self.nodes.truncate(1);
         self.nodes.shrink_to(NODES_KEPT);
         self.text.clear();
         self.text.shrink_to(TEXT_KEPT);
@@ -260,7 +305,17 @@ impl Arena {
     pub(crate) fn write_text(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = self.text.len();
         write(&mut self.text);
-        Span::new(start..self.text.len())
+        self.span_from(start)
+    }
+
+    /// What was added to the text from `start` on.
+    fn span_from(&self, start: usize) -> Span {
+        let end = self.text.len();
+        assert!(
+            u32::try_from(end).is_ok(),
+            "records are bounded far below 4 GiB"
+        );
+        Span::new(start..end)
     }
 
     /// Adds `text`.
@@ -275,7 +330,7 @@ impl Arena {
             Some(bytes) => *bytes,
             None => self.first_bytes(span),
         };
-        let rank = Rank::new(bytes, span.range().len());
+        let rank = Rank::new(bytes, span.length());
         Key { span, rank }
     }
 
@@ -310,7 +365,7 @@ impl Arena {
                 self.text.extend_from_within(piece.range());
             }
         }
-        Span::new(start..self.text.len())
+        self.span_from(start)
     }
 
     /// One span that holds the text of both. `None` if something was added behind a span that is
@@ -328,7 +383,7 @@ impl Arena {
             self.text.extend_from_within(first.range());
         }
         self.text.extend_from_within(second.range());
-        Some(Span::new(start..self.text.len()))
+        Some(self.span_from(start))
     }
 
     /// The text of a span.
@@ -367,9 +422,7 @@ impl Arena {
     /// Appends `node` to `chain`.
     pub(crate) fn append(&mut self, chain: &mut Chain, node: NodeId) {
         self.node_mut(node).next = None;
-        if let Some(last) = chain.last() {
-            self.node_mut(last).next = Some(node);
-        }
+        self.nodes[chain.last_index()].next = Some(node);
         *chain = Chain::new(chain.first().unwrap_or(node), node);
     }
 
@@ -460,51 +513,46 @@ impl Arena {
     pub(crate) fn write(&mut self, root: NodeId, out: &mut Output) {
         let mut sorted = std::mem::take(&mut self.sorted);
         self.write_value(self.node(root).value, &mut sorted, out);
+        out.drop_comma();
         sorted.clear();
         self.sorted = sorted;
     }
 
+    /// Writes a value, and a comma behind it: the end of what it is in takes the place of the last.
     #[inline]
     fn write_value(&self, value: Value, sorted: &mut Vec<Sorted>, out: &mut Output) {
         match value {
-            Value::Absent | Value::Null => out.put(b"null"),
-            Value::String(span) => write_string(self.bytes(span), out),
-            Value::Plain(span) => out.put_between(b"\"", &self.text, span.range(), b"\""),
+            Value::Absent | Value::Null => out.put(b"null,"),
+            Value::String(span) => out.put_string(&self.text, span),
+            Value::Plain(span) => out.put_between(b"\"", &self.text, span, b"\","),
             Value::Object(entries) => self.write_object(entries, sorted, out),
-            Value::Array(items) => self.write_array(self.iter(items), sorted, out),
+            Value::Array(items) => {
+                let start = out.open(b'[');
+                for item in self.iter(items) {
+                    self.write_value(self.node(item).value, sorted, out);
+                }
+                out.close(start, b']');
+            }
         }
-    }
-
-    fn write_array(
-        &self,
-        items: impl Iterator<Item = NodeId>,
-        sorted: &mut Vec<Sorted>,
-        out: &mut Output,
-    ) {
-        let start = out.length;
-        for item in items {
-            out.push(b',');
-            self.write_value(self.node(item).value, sorted, out);
-        }
-        out.enclose(start, b'[', b']');
     }
 
     fn write_object(&self, entries: Chain, sorted: &mut Vec<Sorted>, out: &mut Output) {
         let base = sorted.len();
         self.sort(entries, sorted);
         let end = sorted.len();
-        let start = out.length;
+        let start = out.open(b'{');
         let mut at = base;
         while at < end {
-            let group = at..self.group_end(&sorted[..end], at);
+            let group = at..self.group_end(sorted, at);
             at = group.end;
             self.write_entry(group, sorted, out);
         }
-        out.enclose(start, b'{', b'}');
+        out.close(start, b'}');
         sorted.truncate(base);
     }
 
     /// Pushes the entries of a chain in the order in which they are written.
+    #[inline]
     fn sort(&self, entries: Chain, sorted: &mut Vec<Sorted>) {
         let base = sorted.len();
         let mut last = Rank(0);
@@ -541,298 +589,45 @@ impl Arena {
     }
 
     /// The end of the entries that have the same key as the one at `start`.
+    #[inline]
     fn group_end(&self, sorted: &[Sorted], start: usize) -> usize {
         let first = sorted[start];
-        let is_same = |other: &&Sorted| {
+        let is_same = |other: &Sorted| {
             other.rank == first.rank
                 && self.is_same(self.node(other.id).key, self.node(first.id).key)
         };
-        start + 1 + sorted[start + 1..].iter().take_while(is_same).count()
+        let mut end = start + 1;
+        while sorted.get(end).is_some_and(is_same) {
+            end += 1;
+        }
+        end
     }
 
-    /// Writes the entries of one key, and a comma before them.
+    /// Writes the entries of one key, and a comma behind them.
+    #[inline]
     fn write_entry(&self, group: Range<usize>, sorted: &mut Vec<Sorted>, out: &mut Output) {
         let first = self.node(sorted[group.start].id);
-        let key = first.key.span.range();
-        let is_one = first.sole || group.len() == 1;
+        let key = first.key.span;
+        let is_one = first.sole || group.end - group.start == 1;
         match first.value {
             Value::Absent => return,
-            Value::Plain(span) if is_one => return out.put_entry(&self.text, key, span.range()),
-            _ => out.put_between(b",\"", &self.text, key, b"\":"),
+            Value::Plain(span) if is_one => return out.put_entry(&self.text, key, span),
+            _ => out.put_between(b"\"", &self.text, key, b"\":"),
         }
         if is_one {
             return self.write_value(first.value, sorted, out);
         }
-        let start = out.length;
+        let start = out.open(b'[');
         for at in group {
-            out.push(b',');
             self.write_value(self.node(sorted[at].id).value, sorted, out);
         }
-        out.enclose(start, b'[', b']');
+        out.close(start, b']');
     }
-}
-
-/// How many bytes a short piece is copied with, whatever its length.
-const CHUNK: usize = 32;
-
-/// How many bytes of output share one allocation.
-const SHARED_BYTES: usize = 64 * 1024;
-/// The largest content that shares one, so that little of it is left unused at its end: who counts
-/// the bytes of contents knows what memory they take.
-const SHARING_MAX: usize = SHARED_BYTES / 8;
-
-/// Bytes that are written one short piece after the other.
-///
-/// Copying a fixed number of bytes takes two instructions, a copy of any length a call, which is
-/// what writing JSON would spend its time with. So there is always room behind the end, and what a
-/// short piece is copied with beyond its length is overwritten by the next.
-///
-/// One small content after the other is taken out of the same allocation, which is released with the
-/// last of them: an allocation for each would cost more than copying it, and most on the thread that
-/// releases it.
-#[derive(Default)]
-pub(crate) struct Output {
-    /// The content, and then room.
-    bytes: BytesMut,
-    length: usize,
-}
-
-impl Output {
-    /// Forgets the content.
-    pub(crate) fn clear(&mut self) {
-        self.length = 0;
-    }
-
-    /// Takes the content out.
-    pub(crate) fn take(&mut self) -> Bytes {
-        let content = match self.length {
-            0..=SHARING_MAX => self.bytes.split_to(self.length).freeze(),
-            _ => Bytes::copy_from_slice(self.bytes()),
-        };
-        self.clear();
-        if self.bytes.len() > SHARED_BYTES {
-            // What a huge content needed.
-            self.bytes = BytesMut::new();
-        }
-        content
-    }
-
-    /// What was written.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    /// What was written, to be changed.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
-    }
-
-    /// Appends one byte.
-    pub(crate) fn push(&mut self, byte: u8) {
-        self.reserve(1);
-        self.bytes[self.length] = byte;
-        self.length += 1;
-    }
-
-    /// Appends `bytes`.
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
-    }
-
-    /// Makes what was written from `start` on, with a comma before each part, a list between `open`
-    /// and `close`.
-    fn enclose(&mut self, start: usize, open: u8, close: u8) {
-        if self.length == start {
-            self.push(open);
-        } else {
-            self.bytes[start] = open;
-        }
-        self.push(close);
-    }
-
-    /// Appends `piece` of `text` between `before` and `after`.
-    #[inline]
-    fn put_between<const B: usize, const A: usize>(
-        &mut self,
-        before: &[u8; B],
-        text: &[u8],
-        piece: Range<usize>,
-        after: &[u8; A],
-    ) {
-        let length = piece.len();
-        let most = B + length.max(CHUNK) + A;
-        self.reserve(most);
-        let room = &mut self.bytes[self.length..][..most];
-        room[..B].copy_from_slice(before);
-        match text[piece.start..].first_chunk::<CHUNK>() {
-            Some(chunk) if length <= CHUNK => room[B..B + CHUNK].copy_from_slice(chunk),
-            _ => copy_long(&mut room[B..B + length], &text[piece]),
-        }
-        room[B + length..][..A].copy_from_slice(after);
-        self.length += B + length + A;
-    }
-
-    /// Appends two pieces of `text` as `,"key":"value"`.
-    #[inline]
-    fn put_entry(&mut self, text: &[u8], key: Range<usize>, value: Range<usize>) {
-        let lengths = (key.len(), value.len());
-        let chunk = |start: usize| text[start..].first_chunk::<CHUNK>();
-        match (chunk(key.start), chunk(value.start), lengths) {
-            (Some(key), Some(value), (0..=CHUNK, 0..=CHUNK)) => {
-                const MOST: usize = 2 * CHUNK + 6;
-                self.reserve(MOST);
-                let room = &mut self.bytes[self.length..][..MOST];
-                let end = 2 + lengths.0;
-                room[..2].copy_from_slice(b",\"");
-                room[2..2 + CHUNK].copy_from_slice(key);
-                room[end..end + 3].copy_from_slice(b"\":\"");
-                room[end + 3..][..CHUNK].copy_from_slice(value);
-                room[end + 3 + lengths.1] = b'"';
-                self.length += lengths.0 + lengths.1 + 6;
-            }
-            _ => {
-                self.put_between(b",\"", text, key, b"\":");
-                self.put_between(b"\"", text, value, b"\"");
-            }
-        }
-    }
-
-    fn reserve(&mut self, count: usize) {
-        if self.bytes.len() - self.length < count {
-            self.grow(count);
-        }
-    }
-
-    #[cold]
-    fn grow(&mut self, count: usize) {
-        let length = (2 * (self.length + count)).max(SHARED_BYTES);
-        let bytes = std::mem::replace(&mut self.bytes, BytesMut::zeroed(length));
-        self.bytes[..self.length].copy_from_slice(&bytes[..self.length]);
-    }
-}
-
-/// The content, without the room.
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.bytes().fmt(f)
-    }
-}
-
-/// Copies a piece of any length. On its own, or else the compiler makes one call of both copies.
-#[inline(never)]
-fn copy_long(room: &mut [u8], piece: &[u8]) {
-    room.copy_from_slice(piece);
-}
-
-/// Appends `text` to `out` as a JSON string.
-fn write_string(text: &[u8], out: &mut Output) {
-    out.push(b'"');
-    let mut rest = text;
-    while let Some(at) = find(rest, escaped) {
-        out.put(&rest[..at]);
-        write_escape(rest[at], out);
-        rest = &rest[at + 1..];
-    }
-    out.put(rest);
-    out.push(b'"');
-}
-
-fn write_escape(byte: u8, out: &mut Output) {
-    let letter = match byte {
-        b'"' | b'\\' => byte,
-        0x08 => b'b',
-        0x0C => b'f',
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        _ => {
-            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-            return out.put(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 0xF)]);
-        }
-    };
-    out.put(&[b'\\', letter]);
-}
-
-const ONES: u64 = u64::MAX / 0xFF;
-const TOPS: u64 = ONES * 0x80;
-
-/// The first of `bytes` that is marked. `mark` is given eight bytes as a number, little end first,
-/// and sets the top bit of each that is found, and perhaps of some behind the first one.
-#[inline]
-pub(crate) fn find(bytes: &[u8], mark: impl Fn(u64) -> u64) -> Option<usize> {
-    let mut at = 0;
-    while let Some(word) = bytes[at..].first_chunk::<8>() {
-        let marks = mark(u64::from_le_bytes(*word));
-        if marks != 0 {
-            return Some(at + first(marks));
-        }
-        at += 8;
-    }
-    // Filled up with a letter, which nobody looks for.
-    let mut word = [b'x'; 8];
-    word[..bytes.len() - at].copy_from_slice(&bytes[at..]);
-    let marks = mark(u64::from_le_bytes(word));
-    (marks != 0).then(|| at + first(marks))
-}
-
-const fn first(marks: u64) -> usize {
-    marks.trailing_zeros() as usize / 8
-}
-
-/// Marks bytes that are `byte`: they are 0 after `^`, and subtracting 1 from 0 borrows. A borrow can
-/// only spill out of a byte that is itself marked, so the first mark is right.
-pub(crate) const fn equal(word: u64, byte: u8) -> u64 {
-    let difference = word ^ (ONES * byte as u64);
-    difference.wrapping_sub(ONES) & !difference & TOPS
-}
-
-/// Marks bytes that are neither an ASCII letter nor `_`; all of them, and no other.
-pub(crate) const fn unlettered(word: u64) -> u64 {
-    // With the top bits off, no sum spills out of its byte.
-    let low = word & !TOPS;
-    let folded = low | (ONES * 0x20);
-    let from_a = folded + ONES * (0x80 - b'a' as u64);
-    let beyond_z = folded + ONES * (0x7F - b'z' as u64);
-    let no_underscore = (low ^ (ONES * b'_' as u64)) + ONES * 0x7F;
-    let is_none = (!from_a | beyond_z) & no_underscore;
-    (is_none | word) & TOPS
-}
-
-/// Marks bytes that may not stand in a JSON string as they are. Those below 0x20 are found by the
-/// borrow of subtracting 0x20.
-pub(crate) const fn escaped(word: u64) -> u64 {
-    let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
-    control | equal(word, b'"') | equal(word, b'\\')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check_string(text: &str) {
-        let mut out = Output::default();
-        write_string(text.as_bytes(), &mut out);
-        let expected = serde_json::to_string(text).unwrap();
-        assert_eq!(str::from_utf8(out.bytes()).unwrap(), expected);
-    }
-
-    #[test]
-    fn strings_are_escaped_as_serde_json_does() {
-        for code in 0..=0xFF {
-            let character = char::from(code);
-            check_string(&character.to_string());
-            // At every place of a word, and in the tail, between bytes that are the nearest to it.
-            for at in 0..20 {
-                let mut text = "!#[]\u{7f} é".repeat(3);
-                text.insert(text.floor_char_boundary(at), character);
-                check_string(&text);
-            }
-        }
-        check_string("");
-        check_string("\\\\\"\"\n\n\u{0}\u{1f}\u{20}\u{2028}🎵");
-    }
 
     #[test]
     fn white_space_is_what_unicode_says() {
@@ -844,20 +639,6 @@ mod tests {
                 character.is_whitespace(),
                 "{character:?}"
             );
-        }
-    }
-
-    #[test]
-    fn letters_are_told_from_all_other_bytes() {
-        for byte in 0..=0xFF {
-            let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
-            for neighbour in [b'_', b'z', b'Z', 0, 0x7F, 0x80, 0xFF] {
-                let mut bytes = [neighbour; 8];
-                bytes[3] = byte;
-                let marks = unlettered(u64::from_le_bytes(bytes)).to_le_bytes();
-                let expected = bytes.map(|byte| if is_letter(byte) { 0 } else { 0x80 });
-                assert_eq!(marks, expected, "{bytes:?}");
-            }
         }
     }
 
@@ -923,26 +704,6 @@ mod tests {
         assert_eq!((arena.text(joined), arena.text.len()), ("abc", 3));
         let joined = arena.join(&[a, c]);
         assert_eq!((arena.text(joined), arena.text.len()), ("ac", 5));
-    }
-
-    #[test]
-    fn contents_that_share_memory_stay_as_they_were_taken() {
-        let mut out = Output::default();
-        let texts = (0..300).map(|number: usize| number.to_string().repeat(number * number));
-        let contents: Vec<_> = texts
-            .map(|text| {
-                out.put(b"forgotten");
-                out.clear();
-                out.put_between(b"<", text.as_bytes(), 0..text.len(), b">");
-                let content = out.take();
-                assert!(content.len() <= SHARING_MAX || content.is_unique());
-                assert!(out.bytes.len() <= SHARED_BYTES, "what a huge one needed");
-                (content, format!("<{text}>"))
-            })
-            .collect();
-        for (content, expected) in &contents {
-            assert_eq!(content, expected);
-        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod frame;
 pub mod gzip;
 pub mod inflate;
 pub mod json;
+mod lanes;
 pub mod seek_point;
 pub mod xml;
 

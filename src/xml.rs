@@ -38,6 +38,7 @@ use quick_xml::events::attributes::{AttrError, Attributes};
 
 use self::plain::PlainReader;
 use crate::json::{Arena, NodeId, Span, Value};
+use crate::lanes::{self, equal};
 
 /// How deep elements may nest, the record's own included. Real records reach 8.
 const DEPTH_MAX: usize = 256;
@@ -451,12 +452,14 @@ enum Encoding {
 impl Encoding {
     /// The first byte of `raw` that does not stand for itself, as far as this encoding goes.
     fn find_special(self, raw: &[u8]) -> Option<usize> {
+        let breaks = |lanes| equal(lanes, b'\r') | equal(lanes, 0);
         match self {
-            Self::Text => memchr::memchr3(b'&', b'\r', 0, raw),
-            Self::CharacterData => memchr::memchr2(b'\r', 0, raw),
-            Self::Attribute => raw
-                .iter()
-                .position(|byte| matches!(byte, b'&' | b'\r' | b'\n' | b'\t' | 0)),
+            Self::Text => lanes::find(raw, |lanes| breaks(lanes) | equal(lanes, b'&')),
+            Self::CharacterData => lanes::find(raw, breaks),
+            Self::Attribute => lanes::find(raw, |lanes| {
+                let spaces = equal(lanes, b'\n') | equal(lanes, b'\t');
+                breaks(lanes) | equal(lanes, b'&') | spaces
+            }),
         }
     }
 }

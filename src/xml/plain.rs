@@ -10,18 +10,37 @@
 //! the record itself, and nodes refer to it. Only text that has to be decoded is written anew. The
 //! search for the end of a text also finds out whether JSON has to escape something in it.
 
-use super::{DEPTH_MAX, Encoding, decode, is_xml_space};
-use crate::json::{self, Arena, Chain, Key, NodeId, Span, Value, equal, escaped};
+use std::mem;
+
+use super::{DEPTH_MAX, Encoding, NAMES, decode, is_xml_space};
+use crate::json::{Arena, Chain, Key, NodeId, Span, Value};
+use crate::lanes::{self, equal, escaped, unlettered};
 
 /// An element that is still open.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    node: NodeId,
     key: Key,
     /// Its attributes and children so far.
     entries: Chain,
     /// All its text so far.
     text: Text,
+}
+
+impl Open {
+    /// What the record is in.
+    const DOCUMENT: Self = Self {
+        key: Key::EMPTY,
+        entries: Chain::EMPTY,
+        text: Text::EMPTY,
+    };
+
+    /// Closes the element, and gives it to its parent.
+    #[inline(always)]
+    fn close(self, parent: &mut Self, arena: &mut Arena) {
+        let value = value(self.entries, self.text, arena);
+        let node = arena.add(self.key, value, false);
+        arena.append(&mut parent.entries, node);
+    }
 }
 
 /// The text of an element, or a piece of it.
@@ -47,7 +66,8 @@ enum Look {
 /// Reads records, one at a time, in memory that is kept for the next.
 #[derive(Debug, Default)]
 pub(super) struct PlainReader {
-    open: Vec<Open>,
+    /// The elements around the one that is being read, the document first.
+    outer: Vec<Open>,
 }
 
 impl PlainReader {
@@ -56,7 +76,7 @@ impl PlainReader {
     /// nothing.
     pub(super) fn read(&mut self, xml: &str, name: &str, arena: &mut Arena) -> Option<NodeId> {
         arena.load(xml);
-        self.open.clear();
+        self.outer.clear();
         let mut scan = Scan {
             bytes: xml.as_bytes(),
             at: 0,
@@ -65,19 +85,35 @@ impl PlainReader {
         if name_length(tag) != name.len() || !tag.starts_with(name.as_bytes()) {
             return None;
         }
-        let root = self.element(&mut scan, arena)?;
-        while let Some(open) = self.open.last_mut() {
-            match scan.bytes.get(scan.at..scan.at + 2)? {
+        let mut open = Open::DOCUMENT;
+        while let Some(next) = scan.bytes.get(scan.at..scan.at + 2) {
+            match next {
                 b"</" => {
                     scan.end_tag(open.key)?;
-                    self.close(arena);
+                    let mut parent = self.outer.pop()?;
+                    open.close(&mut parent, arena);
+                    open = parent;
                 }
+                b"<!" if self.outer.is_empty() => return None,
                 b"<!" => {
                     let piece = scan.section(arena)?;
                     open.text = open.text.and(piece, arena)?;
                 }
                 [b'<', _] => {
-                    self.element(&mut scan, arena)?;
+                    if self.outer.len() == DEPTH_MAX {
+                        return None;
+                    }
+                    let (mut inner, mut is_closed) = scan.start_tag(arena)?;
+                    if !is_closed {
+                        inner.text = scan.text(arena)?;
+                        is_closed = scan.bytes.get(scan.at + 1) == Some(&b'/');
+                        if !is_closed {
+                            self.outer.push(mem::replace(&mut open, inner));
+                            continue;
+                        }
+                        scan.end_tag(inner.key)?;
+                    }
+                    inner.close(&mut open, arena);
                 }
                 _ => {
                     let piece = scan.text(arena)?;
@@ -85,56 +121,14 @@ impl PlainReader {
                 }
             }
         }
-        (scan.at == xml.len()).then_some(root)
-    }
-
-    /// Reads a start tag and the text behind it, and the end tag if that follows: most elements
-    /// never become open ones. Says which node it is.
-    fn element(&mut self, scan: &mut Scan<'_>, arena: &mut Arena) -> Option<NodeId> {
-        if self.open.len() == DEPTH_MAX {
-            return None;
-        }
-        let key = arena.key(scan.start_of_tag()?);
-        let mut entries = Chain::default();
-        let mut text = Text::EMPTY;
-        if !scan.attributes(&mut entries, arena)? {
-            text = scan.text(arena)?;
-            if scan.bytes.get(scan.at + 1) != Some(&b'/') {
-                let node = arena.add(key, Value::Null, false);
-                self.open.push(Open {
-                    node,
-                    key,
-                    entries,
-                    text,
-                });
-                return Some(node);
-            }
-            scan.end_tag(key)?;
-        }
-        let value = value(entries, text, arena);
-        let node = arena.add(key, value, false);
-        self.append(node, arena);
-        Some(node)
-    }
-
-    /// Closes the innermost element.
-    fn close(&mut self, arena: &mut Arena) {
-        let open = self.open.pop().expect("an element is open");
-        arena.node_mut(open.node).value = value(open.entries, open.text, arena);
-        self.append(open.node, arena);
-    }
-
-    /// Gives the element that is open a new entry.
-    #[inline]
-    fn append(&mut self, node: NodeId, arena: &mut Arena) {
-        if let Some(parent) = self.open.last_mut() {
-            arena.append(&mut parent.entries, node);
-        }
+        let is_over = scan.at == xml.len() && self.outer.is_empty();
+        let is_alone = open.text.look == Look::Empty;
+        open.entries.only().filter(|_| is_over && is_alone)
     }
 }
 
 /// The value of an element.
-#[inline]
+#[inline(always)]
 fn value(mut entries: Chain, text: Text, arena: &mut Arena) -> Value {
     let text = match text.look {
         Look::Empty | Look::Blank => Value::Null,
@@ -145,11 +139,17 @@ fn value(mut entries: Chain, text: Text, arena: &mut Arena) -> Value {
         return text;
     }
     if text != Value::Null {
-        let key = arena.push_key("#text");
-        let entry = arena.add(key, text, false);
-        arena.append(&mut entries, entry);
+        add_text(&mut entries, text, arena);
     }
     Value::Object(entries)
+}
+
+/// Adds the text of an element that has other entries.
+#[inline(never)]
+fn add_text(entries: &mut Chain, text: Value, arena: &mut Arena) {
+    let key = arena.push_key("#text");
+    let entry = arena.add(key, text, false);
+    arena.append(entries, entry);
 }
 
 impl Text {
@@ -160,7 +160,7 @@ impl Text {
 
     /// What `span` holds; `look` if that is not only white space.
     fn new(span: Span, look: Look, arena: &Arena) -> Self {
-        let look = if span.range().is_empty() {
+        let look = if span.length() == 0 {
             Look::Empty
         } else if arena.is_blank(span) {
             Look::Blank
@@ -201,28 +201,43 @@ impl<'a> Scan<'a> {
         &self.bytes[self.at..]
     }
 
-    /// Passes over `<name`.
-    #[inline]
-    fn start_of_tag(&mut self) -> Option<Span> {
+    /// Passes over a start tag, and says whether it is that of an empty element.
+    #[inline(always)]
+    fn start_tag(&mut self, arena: &mut Arena) -> Option<(Open, bool)> {
         let start = self.at + 1;
-        let length = name_length(self.bytes.get(start..)?);
-        self.at = start + length;
-        (length > 0).then(|| Span::new(start..self.at))
+        let end = start + name_length(self.bytes.get(start..)?);
+        if end == start {
+            return None;
+        }
+        let mut open = Open {
+            key: arena.key(Span::new(start..end)),
+            ..Open::DOCUMENT
+        };
+        if self.bytes.get(end) == Some(&b'>') {
+            self.at = end + 1;
+            return Some((open, false));
+        }
+        self.at = end;
+        let is_empty = self.attributes(&mut open.entries, arena)?;
+        Some((open, is_empty))
     }
 
     /// Passes over `</name>`.
-    #[inline]
+    #[inline(always)]
     fn end_tag(&mut self, name: Key) -> Option<()> {
         let start = self.at + 2;
         if !name.is_at(start, self.bytes) {
             return None;
         }
-        self.at = start + name.length();
-        if *self.bytes.get(self.at)? != b'>' {
-            self.at += spaces(self.rest());
+        let mut end = start + name.length();
+        if self.bytes.get(end) != Some(&b'>') {
+            end += spaces(self.bytes.get(end..)?);
+            if self.bytes.get(end) != Some(&b'>') {
+                return None;
+            }
         }
-        self.at += 1;
-        (self.bytes.get(self.at - 1) == Some(&b'>')).then_some(())
+        self.at = end + 1;
+        Some(())
     }
 
     /// Passes over a comment, which is no text, or CDATA.
@@ -247,24 +262,20 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds the attributes of a tag to `entries`, up to the tag's end, and says whether it is `/>`.
-    #[inline]
+    #[inline(never)]
     fn attributes(&mut self, entries: &mut Chain, arena: &mut Arena) -> Option<bool> {
         loop {
-            match self.rest() {
-                [b'>', ..] => {
+            let next = *self.bytes.get(self.at)?;
+            self.at += 1;
+            match next {
+                b'>' => return Some(false),
+                b'/' => {
                     self.at += 1;
-                    return Some(false);
+                    return (self.bytes.get(self.at - 1) == Some(&b'>')).then_some(true);
                 }
-                [b'/', b'>', ..] => {
-                    self.at += 2;
-                    return Some(true);
-                }
-                rest => {
-                    let space = spaces(rest);
-                    self.at += space;
-                    if space == 0 {
-                        return None;
-                    }
+                _ if !is_xml_space(char::from(next)) => return None,
+                _ => {
+                    self.at += spaces(self.rest());
                     if !matches!(self.bytes.get(self.at)?, b'>' | b'/') {
                         self.attribute(entries, arena)?;
                     }
@@ -309,7 +320,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes over the text up to the next `<`.
-    #[inline]
+    #[inline(always)]
     fn text(&mut self, arena: &mut Arena) -> Option<Text> {
         let start = self.at;
         let first = *self.bytes.get(start)?;
@@ -328,11 +339,23 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Passes over the rest of a text that begins at `start` and holds something special.
+    /// Passes over the rest of a text that begins at `start` and holds something special here.
     #[inline(never)]
     fn unusual_text(&mut self, start: usize, arena: &mut Arena) -> Option<Text> {
-        self.at += memchr::memchr(b'<', self.rest())?;
-        let span = self.decoded(start, self.at, Encoding::Text, arena);
+        let span = loop {
+            match *self.bytes.get(self.at)? {
+                b'<' => break Span::new(start..self.at),
+                b'&' | b'\r' | 0 => {
+                    self.at += memchr::memchr(b'<', self.rest())?;
+                    let raw = &self.bytes[start..self.at];
+                    break arena.write_text(|text| decode(raw, Encoding::Text, text));
+                }
+                _ => {
+                    self.at += 1;
+                    self.at += find_special(self.rest());
+                }
+            }
+        };
         Some(Text::new(span, Look::Visible, arena))
     }
 
@@ -347,11 +370,10 @@ impl<'a> Scan<'a> {
 }
 
 /// How many bytes at the start of `bytes` are a name, nearly always of letters only.
-#[inline]
+#[inline(always)]
 fn name_length(bytes: &[u8]) -> usize {
-    let letters = json::find(bytes, json::unlettered).unwrap_or(bytes.len());
-    match bytes.get(letters) {
-        Some(b'>' | b' ' | b'/' | b'=') => letters,
+    match lanes::find(bytes, unlettered) {
+        Some(length) if length > 0 && !NAMES[usize::from(bytes[length])].1 => length,
         _ => super::name_length(bytes),
     }
 }
@@ -365,6 +387,6 @@ fn spaces(bytes: &[u8]) -> usize {
 /// How many bytes at the start of `bytes` neither end a text or a value, nor stand for something
 /// else, nor are escaped in JSON.
 fn find_special(bytes: &[u8]) -> usize {
-    let is_special = |word| escaped(word) | equal(word, b'<') | equal(word, b'&');
-    json::find(bytes, is_special).unwrap_or(bytes.len())
+    let is_special = |lanes| escaped(lanes) | equal(lanes, b'<') | equal(lanes, b'&');
+    lanes::find(bytes, is_special).unwrap_or(bytes.len())
 }
