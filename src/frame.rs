@@ -32,9 +32,10 @@
 //! an element of the same name, and there it has no child `<id>`, without which nothing is a
 //! record.
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memmem};
 
 use crate::dump::Kind;
+use crate::lanes::{self, Lanes, WIDTH, equal};
 use crate::record::{ByteOffset, Position};
 
 /// How much of a record over the size bound is kept, in bytes.
@@ -159,8 +160,9 @@ pub struct Frame {
     pub shape: Shape,
 }
 
-/// What a frame is.
+/// What a frame is. As wide as what frames are copied with: a processor waits for smaller parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
 pub enum Shape {
     /// Begins with a record's start tag; well-formed or not.
     Record,
@@ -855,46 +857,50 @@ impl Marks {
 
     /// The first of them in `bytes` from `from` on, if as much of it is there as is looked at.
     fn find(self, bytes: &[u8], from: usize) -> Option<usize> {
-        let (mut from, mut at) = (from, from);
+        let mut at = from;
         while let Some(block) = bytes.get(at..)?.first_chunk() {
-            let reach = &bytes[from..at + Self::REACH];
-            if self.are_likely(block)
-                && let Some(place) = self.first(reach)
-            {
-                return Some(from + place);
+            let mut likely = self.likely(block);
+            while likely != 0 {
+                let place = at + likely.trailing_zeros() as usize;
+                // A slash was seen, and what it belongs to is the bracket before it.
+                let start = place.saturating_sub(usize::from(bytes[place] == b'/'));
+                if start >= from && self.is_at(&bytes[start..]) {
+                    return Some(start);
+                }
+                likely &= likely - 1;
             }
             at += Self::BLOCK;
-            from = at - 1;
         }
-        Some(from + self.first(&bytes[from..])?)
+        // One that ends an element may begin in the last block, and be seen here.
+        let rest = at.saturating_sub(1).max(from);
+        (rest..bytes.len()).find(|&start| self.is_at(&bytes[start..]))
     }
 
-    /// Whether there may be one in a block: where a name begins it says so for the bracket or slash
-    /// before that, so one that ends an element may begin a byte before the block.
+    /// Where there may be one in a block, a bit for each byte: what says so is its bracket, or if it ends
+    /// an element the slash behind that.
     ///
-    /// They are rare, so this has no branches: it is what splitting spends its time with, and the
-    /// compiler makes it compare many bytes at once.
-    fn are_likely(self, block: &[u8; Self::REACH]) -> bool {
+    /// They are rare, so this has no branches: it is what splitting spends its time with.
+    fn likely(self, block: &[u8; Self::REACH]) -> u64 {
         let [first, second] = self.name;
-        let shifted = |by| &block[by..by + Self::BLOCK];
-        let (a, b, c) = (shifted(0), shifted(1), shifted(2));
-        let mut found = 0;
-        for at in 0..Self::BLOCK {
-            let opens = u8::from(a[at] == b'<');
-            let hides = u8::from(b[at] == b'!') | u8::from(b[at] == b'?');
-            let names = u8::from(b[at] == first) & u8::from(c[at] == second);
-            found |= (opens & hides) | (names & (opens | u8::from(a[at] == b'/')));
+        let mut likely = 0;
+        for at in (0..Self::BLOCK).step_by(WIDTH) {
+            let shifted = |by| Lanes::new(lanes::first(&block[at + by..]));
+            let (a, b, c) = (shifted(0), shifted(1), shifted(2));
+            let opens = equal(a, b'<');
+            let hides = equal(b, b'!') | equal(b, b'?');
+            let names = equal(b, first) & equal(c, second);
+            let found = (opens & hides) | (names & (opens | equal(a, b'/')));
+            likely |= u64::from(found.to_bitmask()) << at;
         }
-        found != 0
+        likely
     }
 
-    fn first(self, bytes: &[u8]) -> Option<usize> {
-        let is_at = |at: &usize| match bytes[*at..] {
+    fn is_at(self, bytes: &[u8]) -> bool {
+        match bytes {
             [b'<', b'!' | b'?', _, _, ..] => true,
-            [b'<', b'/', a, b, ..] | [b'<', a, b, _, ..] => [a, b] == self.name,
+            [b'<', b'/', a, b, ..] | [b'<', a, b, _, ..] => [*a, *b] == self.name,
             _ => false,
-        };
-        memchr_iter(b'<', bytes).find(is_at)
+        }
     }
 }
 

@@ -164,6 +164,9 @@ impl Name {
     }
 }
 
+/// The key of an element's text beside other entries, in the model of xmltodict.
+pub(crate) const TEXT: Name = Name::new("#text");
+
 /// A node of an arena. Later nodes are larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NodeId(NonZeroU32);
@@ -340,6 +343,14 @@ impl Arena {
         std::array::from_fn(|at| self.bytes(span).get(at).copied().unwrap_or(0))
     }
 
+    /// Adds `name`, and makes a key of it.
+    pub(crate) fn push_name(&mut self, name: Name) -> Key {
+        Key {
+            span: self.push_text(name.text),
+            rank: name.rank,
+        }
+    }
+
     /// Adds `text`, and makes a key of it.
     pub(crate) fn push_key(&mut self, text: &str) -> Key {
         let span = self.push_text(text);
@@ -398,11 +409,9 @@ impl Arena {
 
     /// Whether the text of a span is white space, or empty.
     pub(crate) fn is_blank(&self, span: Span) -> bool {
-        match self.bytes(span).trim_ascii_start() {
-            [] => true,
-            [first, ..] if first.is_ascii_graphic() => false,
-            // What all white space beyond ASCII begins with. Validating a whole text is not cheap.
-            [first, ..] if !first.is_ascii() && !matches!(first, 0xC2 | 0xE1..=0xE3) => false,
+        // Nearly always the first character decides, and validating a whole text is not cheap.
+        match first_character(self.bytes(span).trim_ascii_start()) {
+            Some(first) if !first.is_whitespace() => false,
             _ => self.text(span).trim().is_empty(),
         }
     }
@@ -623,6 +632,12 @@ impl Arena {
         }
         out.close(start, b']');
     }
+}
+
+/// The first character of UTF-8.
+fn first_character(text: &[u8]) -> Option<char> {
+    let length = text.first()?.leading_ones().max(1) as usize;
+    str::from_utf8(text.get(..length)?).ok()?.chars().next()
 }
 
 #[cfg(test)]

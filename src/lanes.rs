@@ -53,9 +53,9 @@ pub(crate) fn find_in(bytes: [u8; WIDTH], mark: impl Fn(Lanes) -> Lanes) -> Opti
     (marks != 0).then(|| marks.trailing_zeros() as usize)
 }
 
-/// The first sixteen of `bytes`; if they are fewer, they are filled up with a letter.
+/// The first so many of `bytes`; if they are fewer, they are filled up with a letter.
 #[inline(always)]
-pub(crate) fn first(bytes: &[u8]) -> [u8; WIDTH] {
+pub(crate) fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
     match bytes.first_chunk() {
         Some(chunk) => *chunk,
         None => filled_up(bytes),
@@ -63,8 +63,8 @@ pub(crate) fn first(bytes: &[u8]) -> [u8; WIDTH] {
 }
 
 #[cold]
-fn filled_up(bytes: &[u8]) -> [u8; WIDTH] {
-    let mut chunk = [b'x'; WIDTH];
+fn filled_up<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut chunk = [b'x'; N];
     chunk[..bytes.len()].copy_from_slice(bytes);
     chunk
 }

@@ -16,11 +16,12 @@ pub mod record;
 
 pub mod broker;
 
+mod lanes;
+
 pub mod frame;
 pub mod gzip;
 pub mod inflate;
 pub mod json;
-mod lanes;
 pub mod seek_point;
 pub mod xml;
 

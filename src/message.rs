@@ -39,7 +39,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::dump::Kind;
-use crate::json::{Arena, Chain, Name, Names, NodeId, Output, Value};
+use crate::json::{Arena, Chain, Name, Names, NodeId, Output, TEXT, Value};
 use crate::xml::RecordReader;
 
 pub use crate::xml::{Malformed, Reading};
@@ -106,7 +106,6 @@ const ID_ATTRIBUTE: Name = Name::new("@id");
 const LABEL: Name = Name::new("label");
 const NAME: Name = Name::new("name");
 const STYLE: Name = Name::new("style");
-const TEXT: Name = Name::new("#text");
 /// The fields that the envelope owns.
 const ENVELOPE: [Name; 2] = [Name::new("type"), Name::new("sha256")];
 
@@ -184,22 +183,28 @@ impl Transcoder {
     /// [`Malformed`] if `xml` is not one element of the kind's name with an id, as [`crate::xml`] and
     /// the module's documentation say, or if it is larger than 512 MiB. The transcoder stays usable.
     pub fn transcode(&mut self, xml: &[u8]) -> Result<Content, Malformed> {
-        if xml.len() > RECORD_BYTES_MAX {
-            let reason = format!("the record has more than {RECORD_BYTES_MAX} bytes");
-            return Err(Malformed::new(RECORD_BYTES_MAX, reason));
-        }
         match simdutf8::basic::from_utf8(xml) {
-            Ok(text) => self.transcode_text(text, false),
-            Err(_) => self
-                .transcode_text(&String::from_utf8_lossy(xml), true)
-                .map_err(|malformed| Malformed {
-                    offset: offset_before_repair(xml, malformed.offset),
-                    ..malformed
-                }),
+            Ok(text) => self.transcode_text(text),
+            Err(_) => self.transcode_repaired(xml),
         }
     }
 
-    fn transcode_text(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
+    /// Likewise, for a record that is UTF-8.
+    pub(crate) fn transcode_text(&mut self, xml: &str) -> Result<Content, Malformed> {
+        check_length(xml.as_bytes())?;
+        self.transcode_checked(xml, false)
+    }
+
+    fn transcode_repaired(&mut self, xml: &[u8]) -> Result<Content, Malformed> {
+        check_length(xml)?;
+        self.transcode_checked(&String::from_utf8_lossy(xml), true)
+            .map_err(|malformed| Malformed {
+                offset: offset_before_repair(xml, malformed.offset),
+                ..malformed
+            })
+    }
+
+    fn transcode_checked(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
         let name = self.kind.record_name();
         let record = self.reader.read(xml, name, &mut self.arena)?;
         self.identify(record).ok_or_else(no_id)?;
@@ -231,7 +236,7 @@ impl Transcoder {
     /// Gives a record a field `id` that beats all others of this name. `None` if it has no id.
     fn identify(&mut self, record: NodeId) -> Option<()> {
         let fields = self.fields(record);
-        let attribute = self.arena.find(fields, ID_ATTRIBUTE);
+        let attribute = self.id_attribute(fields);
         let field = attribute.or_else(|| self.only_field(fields, ID))?;
         let value = self.arena.node(field).value;
         let (Value::String(span) | Value::Plain(span)) = value else {
@@ -241,11 +246,18 @@ impl Transcoder {
             return None;
         }
         if attribute.is_some() {
-            let key = self.arena.push_key(ID.text);
+            let key = self.arena.push_name(ID);
             let entry = self.arena.add(key, value, true);
             self.arena.append_entry(record, entry);
         }
         Some(())
+    }
+
+    fn id_attribute(&self, fields: Chain) -> Option<NodeId> {
+        // Attributes stand before children.
+        let is_attribute = |&id: &NodeId| self.arena.is_attribute(id);
+        let mut attributes = self.arena.iter(fields).take_while(is_attribute);
+        attributes.find(|&id| self.arena.is_named(id, ID_ATTRIBUTE))
     }
 
     fn only_field(&self, fields: Chain, name: Name) -> Option<NodeId> {
@@ -292,6 +304,14 @@ impl Transcoder {
         body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(&sha256);
         body[start] = b',';
     }
+}
+
+fn check_length(xml: &[u8]) -> Result<(), Malformed> {
+    if xml.len() <= RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    let reason = format!("the record has more than {RECORD_BYTES_MAX} bytes");
+    Err(Malformed::new(RECORD_BYTES_MAX, reason))
 }
 
 fn no_id() -> Malformed {
@@ -373,7 +393,7 @@ fn move_items(arena: &mut Arena, container: NodeId, of: Name, items: &mut Chain)
 /// Strips an object; makes a bare string the id of one.
 fn reference(arena: &mut Arena, item: NodeId) {
     if let Value::String(_) | Value::Plain(_) = arena.node(item).value {
-        let key = arena.push_key(ID.text);
+        let key = arena.push_name(ID);
         let entry = arena.add(key, arena.node(item).value, false);
         arena.append_entry(item, entry);
     } else {
@@ -399,7 +419,7 @@ fn strip(arena: &mut Arena, node: NodeId) {
         next = arena.next(entry);
     }
     if let (Some(text), false) = (text, has_name) {
-        arena.node_mut(text).key = arena.push_key(NAME.text);
+        arena.node_mut(text).key = arena.push_name(NAME);
     }
 }
 

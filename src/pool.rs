@@ -179,8 +179,11 @@ impl Batch {
         let mut reads = VecDeque::with_capacity(self.cuts.len() + 1);
         let then = self.then.take();
         let mut is_unbalanced = false;
+        // Nearly always it is, and asking once costs less than asking for each.
+        let text = simdutf8::basic::from_utf8(&self.bytes).ok();
         for (cut, range) in self.cuts.drain(..) {
-            let Ok(outcome) = cut.outcome(&self.bytes[range], transcoder) else {
+            let text = text.and_then(|text| text.get(range.clone()));
+            let Ok(outcome) = cut.outcome(&self.bytes[range], text, transcoder) else {
                 is_unbalanced = true;
                 break;
             };

@@ -256,6 +256,7 @@ impl Source {
     }
 
     /// Goes on to the next record; `None` after the end or an error.
+    #[inline]
     pub(crate) fn step(&mut self) -> Option<Step> {
         if self.is_over {
             return None;
@@ -266,6 +267,7 @@ impl Source {
         Some(step)
     }
 
+    #[inline]
     fn try_step(&mut self) -> Result<Step, SourceError> {
         if let Some(from) = self.from {
             if !self.skip(from).map_err(|error| self.gzip_error(error))? {
@@ -308,6 +310,7 @@ impl Source {
         SourceError::Xml { path, error }
     }
 
+    #[inline]
     fn cut(&mut self, frame: Frame) -> Cut {
         Cut {
             frame,
@@ -321,7 +324,7 @@ impl Source {
     fn item(&mut self, mut cut: Cut) -> Item {
         loop {
             let bytes = self.framer.bytes();
-            let unbalanced = match cut.outcome(bytes, &mut self.transcoder) {
+            let unbalanced = match cut.outcome(bytes, None, &mut self.transcoder) {
                 Ok(outcome) => return cut.item(outcome),
                 Err(unbalanced) => unbalanced,
             };
@@ -337,17 +340,23 @@ impl Source {
 }
 
 impl Cut {
-    /// What becomes of the record, whose bytes are `bytes`.
+    /// What becomes of the record, whose bytes are `bytes`; `text` if they are known to be UTF-8.
     ///
     /// # Errors
     /// If its tags don't match: [`Framer::resync`] is to be asked where it ends.
+    #[inline]
     pub(crate) fn outcome(
         &self,
         bytes: &[u8],
+        text: Option<&str>,
         transcoder: &mut Transcoder,
     ) -> Result<Outcome, Malformed> {
+        let mut transcode = || match text {
+            Some(text) => transcoder.transcode_text(text),
+            None => transcoder.transcode(bytes),
+        };
         let reason = match self.frame.shape {
-            Shape::Record => match transcoder.transcode(bytes) {
+            Shape::Record => match transcode() {
                 Ok(content) => return Ok(Outcome::Content(content)),
                 Err(malformed) if malformed.unbalanced => return Err(malformed),
                 Err(malformed) => return Ok(self.malformed(&malformed, bytes)),
@@ -372,6 +381,7 @@ impl Cut {
     }
 
     /// The item of a record with its outcome.
+    #[inline]
     pub(crate) fn item(self, outcome: Outcome) -> Item {
         Item {
             start: self.frame.start,

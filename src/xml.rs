@@ -37,7 +37,7 @@ use quick_xml::events::Event;
 use quick_xml::events::attributes::{AttrError, Attributes};
 
 use self::plain::PlainReader;
-use crate::json::{Arena, NodeId, Span, Value};
+use crate::json::{Arena, NodeId, Span, TEXT, Value};
 use crate::lanes::{self, equal};
 
 /// How deep elements may nest, the record's own included. Real records reach 8.
@@ -355,7 +355,7 @@ impl RecordReader {
             if arena.node(open.node).value == Value::Null {
                 arena.node_mut(open.node).value = text;
             } else {
-                let key = arena.push_key("#text");
+                let key = arena.push_name(TEXT);
                 let entry = arena.add(key, text, false);
                 arena.append_entry(open.node, entry);
             }
@@ -481,7 +481,10 @@ fn decode(raw: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
             [0, ..] => (char::REPLACEMENT_CHARACTER, 1),
             _ => (line_end, 1),
         };
-        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        match u8::try_from(character) {
+            Ok(byte) if byte.is_ascii() => out.push(byte),
+            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
         rest = &rest[length..];
     }
     out.extend_from_slice(rest);
@@ -490,18 +493,14 @@ fn decode(raw: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
 /// The character that the reference at the start of `text` stands for, and the reference's length;
 /// the `&` itself if it starts none.
 fn reference(text: &[u8]) -> (char, usize) {
-    const NAMED: [(&[u8], char); 5] = [
-        (b"&amp;", '&'),
-        (b"&lt;", '<'),
-        (b"&gt;", '>'),
-        (b"&apos;", '\''),
-        (b"&quot;", '"'),
-    ];
-    let named = NAMED.iter().find(|(name, _)| text.starts_with(name));
-    named
-        .map(|&(name, character)| (character, name.len()))
-        .or_else(|| character_reference(text))
-        .unwrap_or(('&', 1))
+    match text {
+        [b'&', b'a', b'm', b'p', b';', ..] => ('&', 5),
+        [b'&', b'l', b't', b';', ..] => ('<', 4),
+        [b'&', b'g', b't', b';', ..] => ('>', 4),
+        [b'&', b'a', b'p', b'o', b's', b';', ..] => ('\'', 6),
+        [b'&', b'q', b'u', b'o', b't', b';', ..] => ('"', 6),
+        _ => character_reference(text).unwrap_or(('&', 1)),
+    }
 }
 
 /// `&#38;` or `&#x26;` at the start of `text`. What is no character, NUL included, is U+FFFD.

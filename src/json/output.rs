@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::Span;
-use crate::lanes::{self, WIDTH, escaped};
+use crate::lanes::{self, escaped};
 
 /// How many bytes a short piece is copied with, whatever its length.
 const CHUNK: usize = 32;
@@ -149,14 +149,14 @@ impl Output {
         self.push(b'"');
         let Range { mut start, end } = piece.range();
         while start < end {
-            let chunk = lanes::first(&text[start..]);
-            let plain = lanes::find_in(chunk, escaped).unwrap_or(WIDTH);
+            let chunk = lanes::first::<CHUNK>(&text[start..]);
+            let plain = lanes::find(&chunk, escaped).unwrap_or(CHUNK);
             let count = plain.min(end - start);
-            self.reserve(WIDTH);
-            self.bytes[self.length..][..WIDTH].copy_from_slice(&chunk);
+            self.reserve(CHUNK);
+            self.bytes[self.length..][..CHUNK].copy_from_slice(&chunk);
             self.length += count;
             start += count;
-            if count < WIDTH && start < end {
+            if count < CHUNK && start < end {
                 let (escape, length) = escape(text[start]);
                 self.reserve(escape.len());
                 self.bytes[self.length..][..escape.len()].copy_from_slice(&escape);

@@ -13,7 +13,7 @@
 use std::mem;
 
 use super::{DEPTH_MAX, Encoding, NAMES, decode, is_xml_space};
-use crate::json::{Arena, Chain, Key, NodeId, Span, Value};
+use crate::json::{Arena, Chain, Key, NodeId, Span, TEXT, Value};
 use crate::lanes::{self, equal, escaped, unlettered};
 
 /// An element that is still open.
@@ -147,7 +147,7 @@ fn value(mut entries: Chain, text: Text, arena: &mut Arena) -> Value {
 /// Adds the text of an element that has other entries.
 #[inline(never)]
 fn add_text(entries: &mut Chain, text: Value, arena: &mut Arena) {
-    let key = arena.push_key("#text");
+    let key = arena.push_name(TEXT);
     let entry = arena.add(key, text, false);
     arena.append(entries, entry);
 }
