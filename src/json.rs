@@ -410,9 +410,13 @@ impl Arena {
     /// Whether the text of a span is white space, or empty.
     pub(crate) fn is_blank(&self, span: Span) -> bool {
         // Nearly always the first character decides, and validating a whole text is not cheap.
-        match first_character(self.bytes(span).trim_ascii_start()) {
-            Some(first) if !first.is_whitespace() => false,
-            _ => self.text(span).trim().is_empty(),
+        let text = self.bytes(span).trim_ascii_start();
+        match text.first() {
+            None => true,
+            // What no white space begins with.
+            Some(b'!'..=b'~' | 0xC3..=0xE0 | 0xE4..) => false,
+            Some(_) if first_character(text).is_some_and(|first| !first.is_whitespace()) => false,
+            Some(_) => self.text(span).trim().is_empty(),
         }
     }
 

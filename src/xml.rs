@@ -38,7 +38,7 @@ use quick_xml::events::attributes::{AttrError, Attributes};
 
 use self::plain::PlainReader;
 use crate::json::{Arena, NodeId, Span, TEXT, Value};
-use crate::lanes::{self, equal};
+use crate::lanes::{self, Lanes, equal};
 
 /// How deep elements may nest, the record's own included. Real records reach 8.
 const DEPTH_MAX: usize = 256;
@@ -450,17 +450,22 @@ enum Encoding {
 }
 
 impl Encoding {
-    /// The first byte of `raw` that does not stand for itself, as far as this encoding goes.
-    fn find_special(self, raw: &[u8]) -> Option<usize> {
-        let breaks = |lanes| equal(lanes, b'\r') | equal(lanes, 0);
+    /// Marks bytes that do not stand for themselves, as far as this encoding goes.
+    #[inline(always)]
+    fn special(self, lanes: Lanes) -> Lanes {
+        let special = equal(lanes, b'\r') | equal(lanes, 0);
         match self {
-            Self::Text => lanes::find(raw, |lanes| breaks(lanes) | equal(lanes, b'&')),
-            Self::CharacterData => lanes::find(raw, breaks),
-            Self::Attribute => lanes::find(raw, |lanes| {
-                let spaces = equal(lanes, b'\n') | equal(lanes, b'\t');
-                breaks(lanes) | equal(lanes, b'&') | spaces
-            }),
+            Self::CharacterData => special,
+            Self::Text => special | equal(lanes, b'&'),
+            Self::Attribute => {
+                special | equal(lanes, b'&') | equal(lanes, b'\n') | equal(lanes, b'\t')
+            }
         }
+    }
+
+    /// The first byte of `raw` that does not stand for itself.
+    fn find_special(self, raw: &[u8]) -> Option<usize> {
+        lanes::find(raw, |lanes| self.special(lanes))
     }
 }
 

@@ -37,11 +37,11 @@ struct World {
 }
 
 impl World {
-    fn new(xml: &str) -> Self {
+    fn new(xml: &[u8]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("discogs_20260801_labels.xml.gz");
         let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
-        for piece in xml.as_bytes().chunks(20_000) {
+        for piece in xml.chunks(20_000) {
             encoder.write_all(piece).unwrap();
             encoder.flush().unwrap();
         }
@@ -111,7 +111,7 @@ fn is_malformed(item: &Item) -> bool {
 
 #[test]
 fn the_sequence_is_the_same_on_any_number_of_threads() {
-    let items = check(&World::new(&xml(|_, _| ())));
+    let items = check(&World::new(xml(|_, _| ()).as_bytes()));
     assert_eq!(items.len(), RECORDS);
     assert!(!items.iter().any(is_malformed));
 }
@@ -125,14 +125,32 @@ fn records_whose_tags_do_not_match_are_cut_where_they_are_inline() {
         301 => *record = record.replacen("</name>", "", 1),
         _ => (),
     });
-    let items = check(&World::new(&xml));
+    let items = check(&World::new(xml.as_bytes()));
     assert!(items.iter().filter(|item| is_malformed(item)).count() >= 16);
+}
+
+#[test]
+fn what_is_no_utf_8_is_repaired_as_inline_and_where_it_is_only() {
+    let xml = xml(|index, record| {
+        if index % 1500 == 700 {
+            *record = record.replacen("</name>", "\x1A</name>", 1);
+        }
+    });
+    let mut xml = xml.into_bytes();
+    let bytes = xml.iter_mut().filter(|byte| **byte == 0x1A);
+    bytes.for_each(|byte| *byte = 0xFF);
+    let items = check(&World::new(&xml));
+    let is_repaired =
+        |item: &&Item| matches!(&item.outcome, Outcome::Content(content) if content.repaired);
+    let repaired = items.iter().filter(is_repaired);
+    let ordinals: Vec<_> = repaired.map(|item| item.position.ordinal.0).collect();
+    assert_eq!(ordinals, [701, 2201, 3701]);
 }
 
 #[test]
 fn a_cut_file_yields_the_same_records_and_the_same_error() {
     let xml = xml(|_, _| ());
-    let world = World::new(&xml[..xml.len() / 2]);
+    let world = World::new(&xml.as_bytes()[..xml.len() / 2]);
     let whole = plain(collect(Box::new(world.source(Position::START, None))));
     assert!(whole.1.is_err());
     for threads in [1, 4] {

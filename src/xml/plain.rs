@@ -342,19 +342,17 @@ impl<'a> Scan<'a> {
     /// Passes over the rest of a text that begins at `start` and holds something special here.
     #[inline(never)]
     fn unusual_text(&mut self, start: usize, arena: &mut Arena) -> Option<Text> {
-        let span = loop {
-            match *self.bytes.get(self.at)? {
-                b'<' => break Span::new(start..self.at),
-                b'&' | b'\r' | 0 => {
-                    self.at += memchr::memchr(b'<', self.rest())?;
-                    let raw = &self.bytes[start..self.at];
-                    break arena.write_text(|text| decode(raw, Encoding::Text, text));
-                }
-                _ => {
-                    self.at += 1;
-                    self.at += find_special(self.rest());
-                }
-            }
+        let decides = |lanes| equal(lanes, b'<') | Encoding::Text.special(lanes);
+        let first = self.at + lanes::find(self.rest(), decides)?;
+        self.at = first + memchr::memchr(b'<', &self.bytes[first..])?;
+        let span = if first == self.at {
+            Span::new(start..self.at)
+        } else {
+            let (before, encoded) = (&self.bytes[start..first], &self.bytes[first..self.at]);
+            arena.write_text(|text| {
+                text.extend_from_slice(before);
+                decode(encoded, Encoding::Text, text);
+            })
         };
         Some(Text::new(span, Look::Visible, arena))
     }
