@@ -30,7 +30,7 @@ use crate::seek_point::SeekPoint;
 use crate::source::{Cut, Read, Reads, Source, SourceError, Step};
 
 /// How much XML one batch holds before it is handed over, in bytes. It may hold one record more.
-const BATCH_BYTES: usize = 512 * 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
 
 /// A fixed share for each record of a batch, so that the number of tiny ones is bounded too.
 const RECORD_BYTES: usize = 64;
@@ -40,7 +40,7 @@ const BATCHES_WAITING: usize = 2;
 
 /// The same sequence as `source`, made on so many threads, at least one.
 ///
-/// About 4 MiB of records for each thread is under way at most. When the result is dropped, the
+/// About 8 MiB of records for each thread is under way at most. When the result is dropped, the
 /// threads end with their present batch; nobody waits for them. A panic goes on where the next
 /// item is asked for.
 ///
