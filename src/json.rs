@@ -188,7 +188,7 @@ impl NodeId {
 
 /// A chain of nodes; a node is in at most one. The last one and the first one in one number, as in a
 /// [`Span`]; 0 if there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chain(u64);
 
 impl Chain {
@@ -247,6 +247,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// In no document.
     const NOBODY: Self = Self {
         key: Key::EMPTY,
         value: Value::Absent,
@@ -443,7 +444,7 @@ impl Arena {
     pub(crate) fn append_entry(&mut self, parent: NodeId, child: NodeId) {
         let mut entries = match self.node(parent).value {
             Value::Object(entries) => entries,
-            _ => Chain::default(),
+            _ => Chain::EMPTY,
         };
         self.append(&mut entries, child);
         self.node_mut(parent).value = Value::Object(entries);
@@ -665,7 +666,7 @@ mod tests {
     fn check_object(entries: &[(&str, Option<&str>, bool)], expected: &str) {
         let mut arena = Arena::default();
         let key = arena.push_key("root");
-        let root = arena.add(key, Value::Object(Chain::default()), false);
+        let root = arena.add(key, Value::Object(Chain::EMPTY), false);
         for &(key, text, sole) in entries {
             let key = arena.push_key(key);
             let value = match text {

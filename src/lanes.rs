@@ -1,4 +1,4 @@
-//! Sixteen bytes at a time.
+//! Sixteen bytes at a time: what most of the time is spent with is telling bytes from others.
 
 use wide::u8x16;
 
@@ -38,19 +38,13 @@ pub(crate) fn unlettered(lanes: Lanes) -> Lanes {
 pub(crate) fn find(bytes: &[u8], mark: impl Fn(Lanes) -> Lanes) -> Option<usize> {
     let mut at = 0;
     while at < bytes.len() {
-        if let Some(place) = find_in(first(&bytes[at..]), &mark) {
-            return Some(at + place);
+        let marks = mark(Lanes::new(first(&bytes[at..]))).to_bitmask();
+        if marks != 0 {
+            return Some(at + marks.trailing_zeros() as usize);
         }
         at += WIDTH;
     }
     None
-}
-
-/// Likewise, in sixteen bytes.
-#[inline(always)]
-pub(crate) fn find_in(bytes: [u8; WIDTH], mark: impl Fn(Lanes) -> Lanes) -> Option<usize> {
-    let marks = mark(Lanes::new(bytes)).to_bitmask();
-    (marks != 0).then(|| marks.trailing_zeros() as usize)
 }
 
 /// The first so many of `bytes`; if they are fewer, they are filled up with a letter.

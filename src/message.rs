@@ -229,7 +229,7 @@ impl Transcoder {
     fn fields(&self, record: NodeId) -> Chain {
         match self.arena.node(record).value {
             Value::Object(fields) => fields,
-            _ => Chain::default(),
+            _ => Chain::EMPTY,
         }
     }
 
@@ -348,7 +348,7 @@ fn list(
     let Some(first) = arena.find(fields, name) else {
         return;
     };
-    let mut items = Chain::default();
+    let mut items = Chain::EMPTY;
     let mut next = Some(first);
     while let Some(field) = next {
         // An attribute of that name beats its namesakes as everywhere.
