@@ -34,7 +34,7 @@ impl Span {
     /// Of no bytes.
     pub(crate) const EMPTY: Self = Self(0);
 
-    /// The bytes of `range`, which are of a text that is shorter than 4 GiB.
+    /// The bytes of `range`. It fits because an arena refuses texts of 4 GiB and more.
     pub(crate) const fn new(range: Range<usize>) -> Self {
         Self((range.end as u64) << 32 | range.start as u64)
     }
@@ -301,8 +301,7 @@ impl Arena {
     /// Forgets the document, and makes `text` the start of the text: spans may be of it.
     pub(crate) fn load(&mut self, text: &str) {
         self.clear();
-        self.text.extend_from_slice(text.as_bytes());
-        self.loaded = text.len();
+        self.loaded = self.push_text(text).length();
     }
 
     /// Adds to the text whatever `write` appends, in whole characters.
