@@ -446,7 +446,8 @@ impl Framer {
         let (live, name) = (self.buffer.live(), self.kind.record_name().as_bytes());
         let blank = live.iter().position(|byte| !byte.is_ascii_whitespace())?;
         let record = &live[blank..];
-        let tag = record.strip_prefix(b"<")?.strip_prefix(name)?;
+        let is_name = |bytes: &&[u8]| self.marks.is_name_at(bytes);
+        let tag = &record.strip_prefix(b"<").filter(is_name)?[name.len()..];
         if !matches!(tag, [b'>' | b' ', ..]) {
             return None;
         }
@@ -456,15 +457,17 @@ impl Framer {
         let mut at = 1 + name.len() + length;
         let end = loop {
             at = self.marks.find(record, at)?;
+            let end_tag = record[at..].strip_prefix(b"</").filter(is_name);
+            if end_tag.is_some_and(|tag| tag.get(name.len()) == Some(&b'>')) {
+                break at + 2 + name.len();
+            }
             match markup(&record[at..])? {
-                Markup::End(found) if found == name => break at + 2 + name.len(),
-                Markup::Start(found) if found == name => return None,
+                Markup::End(found) | Markup::Start(found) if found == name => return None,
                 Markup::Skip { .. } => return None,
                 _ => at += 1,
             }
         };
-        let is_usual = record.get(end) == Some(&b'>') && end < self.record_bytes_max;
-        is_usual.then(|| {
+        (end < self.record_bytes_max).then(|| {
             self.advance(blank);
             self.start = ByteOffset(self.buffer.offset);
             end + 1
@@ -837,7 +840,9 @@ fn name(bytes: &[u8]) -> Option<&[u8]> {
 #[derive(Clone, Copy, Debug)]
 struct Marks {
     /// The first two letters of the name.
-    name: [u8; 2],
+    letters: [u8; 2],
+    /// The whole name in one number, as it lies in memory, and which bits of it are the name's.
+    name: (u64, u64),
 }
 
 impl Marks {
@@ -848,11 +853,21 @@ impl Marks {
     const REACH: usize = Self::BLOCK + Self::LENGTH - 1;
 
     fn new(kind: Kind) -> Self {
-        let [first, second, ..] = kind.record_name().as_bytes() else {
-            unreachable!("a record's name has more than two letters");
-        };
-        let name = [*first, *second];
-        Self { name }
+        let name = kind.record_name().as_bytes();
+        let (mut whole, mut mask) = ([0; 8], [0; 8]);
+        whole[..name.len()].copy_from_slice(name);
+        mask[..name.len()].fill(0xFF);
+        Self {
+            letters: [name[0], name[1]],
+            name: (u64::from_ne_bytes(whole), u64::from_ne_bytes(mask)),
+        }
+    }
+
+    /// Whether `bytes` begin with the whole name, if as much is there as it is compared with.
+    fn is_name_at(self, bytes: &[u8]) -> bool {
+        let (name, mask) = self.name;
+        let first = bytes.first_chunk().copied();
+        first.is_some_and(|first| u64::from_ne_bytes(first) & mask == name)
     }
 
     /// The first of them in `bytes` from `from` on, if as much of it is there as is looked at.
@@ -881,7 +896,7 @@ impl Marks {
     ///
     /// They are rare, so this has no branches: it is what splitting spends its time with.
     fn likely(self, block: &[u8; Self::REACH]) -> u64 {
-        let [first, second] = self.name;
+        let [first, second] = self.letters;
         let mut likely = 0;
         for at in (0..Self::BLOCK).step_by(WIDTH) {
             let shifted = |by| Lanes::new(lanes::first(&block[at + by..]));
@@ -898,7 +913,7 @@ impl Marks {
     fn is_at(self, bytes: &[u8]) -> bool {
         match bytes {
             [b'<', b'!' | b'?', _, _, ..] => true,
-            [b'<', b'/', a, b, ..] | [b'<', a, b, _, ..] => [*a, *b] == self.name,
+            [b'<', b'/', a, b, ..] | [b'<', a, b, _, ..] => [*a, *b] == self.letters,
             _ => false,
         }
     }

@@ -228,10 +228,19 @@ pub(crate) enum Value {
     String(Span),
     /// A string without anything that JSON escapes.
     Plain(Span),
+    /// A string with something visible in it, as XML has it: it is decoded when it is written.
+    Encoded(Span),
     /// Entries in document order; several of one key are an array.
     Object(Chain),
     /// Items; their keys mean nothing.
     Array(Chain),
+}
+
+impl Value {
+    /// Whether it is a string.
+    pub(crate) const fn is_string(self) -> bool {
+        matches!(self, Self::String(_) | Self::Plain(_) | Self::Encoded(_))
+    }
 }
 
 /// An entry of an object, or an item of an array.
@@ -413,10 +422,18 @@ impl Arena {
         let text = self.bytes(span).trim_ascii_start();
         match text.first() {
             None => true,
-            // What no white space begins with.
-            Some(b'!'..=b'~' | 0xC3..=0xE0 | 0xE4..) => false,
+            Some(&first) if begins_visibly(first) => false,
             Some(_) if first_character(text).is_some_and(|first| !first.is_whitespace()) => false,
             Some(_) => self.text(span).trim().is_empty(),
+        }
+    }
+
+    /// Whether a value is a string with something visible in it.
+    pub(crate) fn is_visible(&self, value: Value) -> bool {
+        match value {
+            Value::String(span) | Value::Plain(span) => !self.is_blank(span),
+            Value::Encoded(_) => true,
+            Value::Absent | Value::Null | Value::Object(_) | Value::Array(_) => false,
         }
     }
 
@@ -538,6 +555,7 @@ impl Arena {
             Value::Absent | Value::Null => out.put(b"null,"),
             Value::String(span) => out.put_string(&self.text, span),
             Value::Plain(span) => out.put_between(b"\"", &self.text, span, b"\","),
+            Value::Encoded(span) => out.put_encoded(&self.text, span),
             Value::Object(entries) => self.write_object(entries, sorted, out),
             Value::Array(items) => {
                 let start = out.open(b'[');
@@ -636,6 +654,11 @@ impl Arena {
         }
         out.close(start, b']');
     }
+}
+
+/// Whether no white space begins with this byte in UTF-8. Of a few that begin some, others begin too.
+pub(crate) const fn begins_visibly(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~' | 0xC3..=0xE0 | 0xE4..)
 }
 
 /// The first character of UTF-8.

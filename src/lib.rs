@@ -16,6 +16,7 @@ pub mod record;
 
 pub mod broker;
 
+mod encoded;
 mod lanes;
 
 pub mod frame;

@@ -36,7 +36,7 @@
 //! - The raw profile keeps `@id` as well, and adds `id`.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use sha2::block_api::compress256;
 
 use crate::dump::Kind;
 use crate::json::{Arena, Chain, Name, Names, NodeId, Output, TEXT, Value};
@@ -153,6 +153,8 @@ const fn strips_record(kind: Kind) -> bool {
 #[derive(Debug)]
 pub struct Transcoder {
     kind: Kind,
+    /// The name of a record.
+    name: Name,
     profile: Profile,
     arena: Arena,
     reader: RecordReader,
@@ -169,6 +171,7 @@ impl Transcoder {
     pub fn with_reading(kind: Kind, profile: Profile, reading: Reading) -> Self {
         Self {
             kind,
+            name: Name::new(kind.record_name()),
             profile,
             arena: Arena::default(),
             reader: RecordReader::new(reading),
@@ -205,8 +208,7 @@ impl Transcoder {
     }
 
     fn transcode_checked(&mut self, xml: &str, repaired: bool) -> Result<Content, Malformed> {
-        let name = self.kind.record_name();
-        let record = self.reader.read(xml, name, &mut self.arena)?;
+        let record = self.reader.read(xml, self.name, &mut self.arena)?;
         self.identify(record).ok_or_else(no_id)?;
         let is_normalised = self.profile == Profile::Normalised;
         if is_normalised && strips_record(self.kind) {
@@ -239,10 +241,7 @@ impl Transcoder {
         let attribute = self.id_attribute(fields);
         let field = attribute.or_else(|| self.only_field(fields, ID))?;
         let value = self.arena.node(field).value;
-        let (Value::String(span) | Value::Plain(span)) = value else {
-            return None;
-        };
-        if self.arena.is_blank(span) {
+        if !self.arena.is_visible(value) {
             return None;
         }
         if attribute.is_some() {
@@ -299,8 +298,8 @@ impl Transcoder {
         self.body.push(b'"');
         let start = self.body.bytes().len();
         self.arena.write(record, &mut self.body);
+        let sha256 = hexadecimal(sha256(&mut self.body, start));
         let body = self.body.bytes_mut();
-        let sha256 = hexadecimal(Sha256::digest(&body[start..]).into());
         body[HEAD.len()..HEAD.len() + HASH_LENGTH].copy_from_slice(&sha256);
         body[start] = b',';
     }
@@ -382,7 +381,7 @@ fn move_items(arena: &mut Arena, container: NodeId, of: Name, items: &mut Chain)
                 }
             }
         }
-        Value::String(_) | Value::Plain(_) => {
+        Value::String(_) | Value::Plain(_) | Value::Encoded(_) => {
             let item = arena.add(container.key, container.value, false);
             arena.append(items, item);
         }
@@ -392,7 +391,7 @@ fn move_items(arena: &mut Arena, container: NodeId, of: Name, items: &mut Chain)
 
 /// Strips an object; makes a bare string the id of one.
 fn reference(arena: &mut Arena, item: NodeId) {
-    if let Value::String(_) | Value::Plain(_) = arena.node(item).value {
+    if arena.node(item).value.is_string() {
         let key = arena.push_name(ID);
         let entry = arena.add(key, arena.node(item).value, false);
         arena.append_entry(item, entry);
@@ -431,6 +430,40 @@ fn only_text(arena: &mut Arena, node: NodeId) {
     }
 }
 
+/// The SHA-256 of what was written from `start` on, as FIPS 180-4 has it.
+///
+/// The padding is written behind it, into the room that is there anyway: so all of it is hashed where
+/// it lies, in one go, while a hasher would have to collect the blocks of a record in a buffer first.
+fn sha256(body: &mut Output, start: usize) -> [u8; HASH_LENGTH / 2] {
+    const BLOCK: usize = 64;
+    const INITIAL: [u32; 8] = [
+        0x6a09_e667,
+        0xbb67_ae85,
+        0x3c6e_f372,
+        0xa54f_f53a,
+        0x510e_527f,
+        0x9b05_688c,
+        0x1f83_d9ab,
+        0x5be0_cd19,
+    ];
+    let length = body.bytes().len() - start;
+    let bits = (8 * length as u64).to_be_bytes();
+    let padding = (length + 1 + bits.len()).next_multiple_of(BLOCK) - length;
+    let blocks = body.with_room(start, padding);
+    let (mark, rest) = blocks[length..].split_first_mut().expect("there is room");
+    let (zeros, end) = rest.split_at_mut(rest.len() - bits.len());
+    *mark = 0x80;
+    zeros.fill(0);
+    end.copy_from_slice(&bits);
+    let mut state = INITIAL;
+    compress256(&mut state, blocks.as_chunks().0);
+    let mut hash = [0; HASH_LENGTH / 2];
+    for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    hash
+}
+
 /// Lowercase hexadecimal digits. Counted up from `0` or `a` instead of looked up, because the compiler
 /// does that for many at once.
 fn hexadecimal(hash: [u8; HASH_LENGTH / 2]) -> [u8; HASH_LENGTH] {
@@ -465,6 +498,8 @@ fn offset_before_repair(xml: &[u8], offset: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]
@@ -476,6 +511,19 @@ mod tests {
         let before = [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 6, 6, 7];
         for (offset, before) in before.into_iter().enumerate() {
             assert_eq!(offset_before_repair(xml, offset), before, "{offset}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_library() {
+        let content: Vec<u8> = (0..=u8::MAX).collect();
+        for length in 0..content.len() {
+            let mut body = Output::default();
+            body.put(b"head");
+            body.put(&content[..length]);
+            let expected: [u8; 32] = Sha256::digest(&content[..length]).into();
+            assert_eq!(sha256(&mut body, 4), expected, "{length}");
+            assert_eq!(body.bytes()[4..], content[..length]);
         }
     }
 

@@ -37,8 +37,8 @@ use quick_xml::events::Event;
 use quick_xml::events::attributes::{AttrError, Attributes};
 
 use self::plain::PlainReader;
-use crate::json::{Arena, NodeId, Span, TEXT, Value};
-use crate::lanes::{self, Lanes, equal};
+use crate::encoded::{Encoding, decode};
+use crate::json::{Arena, Name, NodeId, Span, TEXT, Value};
 
 /// How deep elements may nest, the record's own included. Real records reach 8.
 const DEPTH_MAX: usize = 256;
@@ -218,7 +218,7 @@ impl RecordReader {
     pub(crate) fn read(
         &mut self,
         xml: &str,
-        name: &str,
+        name: Name,
         arena: &mut Arena,
     ) -> Result<NodeId, Malformed> {
         if self.reading == Reading::Fast
@@ -226,7 +226,7 @@ impl RecordReader {
         {
             return Ok(root);
         }
-        self.read_by_reference(xml, name, arena)
+        self.read_by_reference(xml, name.text, arena)
     }
 
     fn read_by_reference(
@@ -439,95 +439,4 @@ fn no_name(text: &str, offset: usize) -> Malformed {
 /// White space as XML has it.
 const fn is_xml_space(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\r' | '\n')
-}
-
-/// How raw characters are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Text,
-    CharacterData,
-    Attribute,
-}
-
-impl Encoding {
-    /// Marks bytes that do not stand for themselves, as far as this encoding goes.
-    #[inline(always)]
-    fn special(self, lanes: Lanes) -> Lanes {
-        let special = equal(lanes, b'\r') | equal(lanes, 0);
-        match self {
-            Self::CharacterData => special,
-            Self::Text => special | equal(lanes, b'&'),
-            Self::Attribute => {
-                special | equal(lanes, b'&') | equal(lanes, b'\n') | equal(lanes, b'\t')
-            }
-        }
-    }
-
-    /// The first byte of `raw` that does not stand for itself.
-    fn find_special(self, raw: &[u8]) -> Option<usize> {
-        lanes::find(raw, |lanes| self.special(lanes))
-    }
-}
-
-/// Appends what `raw` stands for to `out`.
-fn decode(raw: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
-    let line_end = if encoding == Encoding::Attribute {
-        ' '
-    } else {
-        '\n'
-    };
-    let mut rest = raw;
-    while let Some(at) = encoding.find_special(rest) {
-        out.extend_from_slice(&rest[..at]);
-        rest = &rest[at..];
-        let (character, length) = match rest {
-            [b'&', ..] => reference(rest),
-            [b'\r', b'\n', ..] => (line_end, 2),
-            [0, ..] => (char::REPLACEMENT_CHARACTER, 1),
-            _ => (line_end, 1),
-        };
-        match u8::try_from(character) {
-            Ok(byte) if byte.is_ascii() => out.push(byte),
-            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-        rest = &rest[length..];
-    }
-    out.extend_from_slice(rest);
-}
-
-/// The character that the reference at the start of `text` stands for, and the reference's length;
-/// the `&` itself if it starts none.
-fn reference(text: &[u8]) -> (char, usize) {
-    match text {
-        [b'&', b'a', b'm', b'p', b';', ..] => ('&', 5),
-        [b'&', b'l', b't', b';', ..] => ('<', 4),
-        [b'&', b'g', b't', b';', ..] => ('>', 4),
-        [b'&', b'a', b'p', b'o', b's', b';', ..] => ('\'', 6),
-        [b'&', b'q', b'u', b'o', b't', b';', ..] => ('"', 6),
-        _ => character_reference(text).unwrap_or(('&', 1)),
-    }
-}
-
-/// `&#38;` or `&#x26;` at the start of `text`. What is no character, NUL included, is U+FFFD.
-fn character_reference(text: &[u8]) -> Option<(char, usize)> {
-    let (prefix, radix) = if text.starts_with(b"&#x") {
-        (3, 16)
-    } else {
-        (2, 10)
-    };
-    let digits = text.strip_prefix(b"&#").map(|_| &text[prefix..])?;
-    let is_digit = |byte: &u8| char::from(*byte).is_digit(radix);
-    let length = digits.iter().take_while(|byte| is_digit(byte)).count();
-    if length == 0 || digits.get(length) != Some(&b';') {
-        return None;
-    }
-    let digits = str::from_utf8(&digits[..length]).expect("digits are ASCII");
-    let code = u32::from_str_radix(digits, radix).ok();
-    let character = code
-        .and_then(char::from_u32)
-        .filter(|&character| character != '\0');
-    Some((
-        character.unwrap_or(char::REPLACEMENT_CHARACTER),
-        prefix + length + 1,
-    ))
 }

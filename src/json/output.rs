@@ -6,7 +6,8 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::Span;
-use crate::lanes::{self, escaped};
+use crate::encoded::Encoding;
+use crate::lanes::{self, Lanes, equal, escaped};
 
 /// How many bytes a short piece is copied with, whatever its length.
 const CHUNK: usize = 32;
@@ -75,6 +76,12 @@ impl Output {
         self.reserve(bytes.len());
         self.bytes[self.length..][..bytes.len()].copy_from_slice(bytes);
         self.length += bytes.len();
+    }
+
+    /// What was written from `start` on, and `room` bytes behind it that mean nothing.
+    pub(crate) fn with_room(&mut self, start: usize, room: usize) -> &mut [u8] {
+        self.reserve(room);
+        &mut self.bytes[start..self.length + room]
     }
 
     /// Begins a list, and says where.
@@ -146,22 +153,44 @@ impl Output {
 
     /// Appends a piece of `text` as a JSON string, and a comma.
     pub(super) fn put_string(&mut self, text: &[u8], piece: Span) {
+        self.put_letters(text, piece, escaped, |raw| (char::from(raw[0]), 1));
+    }
+
+    /// Likewise, where `text` is as XML has it: what it stands for.
+    pub(super) fn put_encoded(&mut self, text: &[u8], piece: Span) {
+        let is_special = |lanes| escaped(lanes) | equal(lanes, b'&');
+        self.put_letters(text, piece, is_special, |raw| match raw[0] {
+            b'&' | b'\r' | 0 => Encoding::Text.character(raw),
+            byte => (char::from(byte), 1),
+        });
+    }
+
+    /// Appends a piece of `text` as a JSON string, and a comma. Where `is_special` marks a byte,
+    /// `character` says what stands there, and how many bytes do; all others stand for themselves.
+    #[inline(always)]
+    fn put_letters(
+        &mut self,
+        text: &[u8],
+        piece: Span,
+        is_special: impl Fn(Lanes) -> Lanes,
+        character: impl Fn(&[u8]) -> (char, usize),
+    ) {
         self.push(b'"');
         let Range { mut start, end } = piece.range();
         while start < end {
             let chunk = lanes::first::<CHUNK>(&text[start..]);
-            let plain = lanes::find(&chunk, escaped).unwrap_or(CHUNK);
+            let plain = lanes::find(&chunk, &is_special).unwrap_or(CHUNK);
             let count = plain.min(end - start);
-            self.reserve(CHUNK);
+            self.reserve(CHUNK + size_of::<Letter>());
             self.bytes[self.length..][..CHUNK].copy_from_slice(&chunk);
             self.length += count;
             start += count;
             if count < CHUNK && start < end {
-                let (escape, length) = escape(text[start]);
-                self.reserve(escape.len());
-                self.bytes[self.length..][..escape.len()].copy_from_slice(&escape);
-                self.length += length;
-                start += 1;
+                let (character, used) = character(&text[start..end]);
+                let letter = Letter::new(character);
+                self.bytes[self.length..][..size_of::<Letter>()].copy_from_slice(&letter.0);
+                self.length += letter.length();
+                start += used;
             }
         }
         self.put(b"\",");
@@ -194,29 +223,59 @@ fn copy_long(room: &mut [u8], piece: &[u8]) {
     room.copy_from_slice(piece);
 }
 
-/// What stands for a byte that is escaped.
-fn escape(byte: u8) -> ([u8; 6], usize) {
-    let letter = match byte {
-        b'"' | b'\\' => byte,
-        0x08 => b'b',
-        0x0C => b'f',
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        _ => {
-            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-            return (
-                [b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 0xF)],
-                6,
-            );
+/// A character as it stands in a JSON string: up to seven bytes, and in the last how many they are.
+#[derive(Clone, Copy)]
+struct Letter([u8; 8]);
+
+impl Letter {
+    /// What stands for each of the first characters.
+    const ASCII: [Self; 128] = {
+        let mut letters = [Self([0; 8]); 128];
+        let mut byte = 0;
+        while byte < 128 {
+            letters[byte as usize] = Self::ascii(byte);
+            byte += 1;
         }
+        letters
     };
-    ([b'\\', letter, 0, 0, 0, 0], 2)
+
+    const fn ascii(byte: u8) -> Self {
+        let letter = match byte {
+            b'"' | b'\\' => byte,
+            0x08 => b'b',
+            0x0C => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x20.. => return Self([byte, 0, 0, 0, 0, 0, 0, 1]),
+            _ => {
+                let low = b"0123456789abcdef"[byte as usize & 0xF];
+                return Self([b'\\', b'u', b'0', b'0', b'0' + (byte >> 4), low, 0, 6]);
+            }
+        };
+        Self([b'\\', letter, 0, 0, 0, 0, 0, 2])
+    }
+
+    fn new(character: char) -> Self {
+        match Self::ASCII.get(character as usize) {
+            Some(letter) => *letter,
+            None => {
+                let mut bytes = [0; 8];
+                bytes[7] = character.encode_utf8(&mut bytes).len() as u8;
+                Self(bytes)
+            }
+        }
+    }
+
+    const fn length(self) -> usize {
+        self.0[7] as usize
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoded::decode;
 
     fn check_string(text: &str) {
         let expected = serde_json::to_string(text).unwrap();
@@ -244,6 +303,47 @@ mod tests {
         }
         check_string("");
         check_string("\\\\\"\"\n\n\u{0}\u{1f}\u{20}\u{2028}🎵");
+    }
+
+    #[test]
+    fn encoded_text_is_written_as_what_it_stands_for() {
+        let pieces = [
+            "\r\n",
+            "\r",
+            "\n",
+            "\0",
+            "&amp;",
+            "&#13;",
+            "&#10;",
+            "&#34;",
+            "&#x5c;",
+            "&#x1F3B5;",
+            "&#0;",
+            "&",
+            "&nbsp;",
+            "&#",
+            "\t",
+            "\"",
+            "é",
+            "",
+        ];
+        for (one, other) in pieces
+            .iter()
+            .flat_map(|one| pieces.map(|other| (one, other)))
+        {
+            for length in 0..40 {
+                let raw = ["x".repeat(length).as_str(), one, other, "y"].concat();
+                let mut decoded = Vec::new();
+                decode(raw.as_bytes(), Encoding::Text, &mut decoded);
+                let decoded = String::from_utf8(decoded).unwrap();
+                // What follows the piece must not be taken for a part of it.
+                let all = raw.clone() + "\nmp;";
+                let mut out = Output::default();
+                out.put_encoded(all.as_bytes(), Span::new(0..raw.len()));
+                let expected = serde_json::to_string(&decoded).unwrap() + ",";
+                assert_eq!(str::from_utf8(out.bytes()).unwrap(), expected);
+            }
+        }
     }
 
     #[test]

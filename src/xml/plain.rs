@@ -12,8 +12,9 @@
 
 use std::mem;
 
-use super::{DEPTH_MAX, Encoding, NAMES, decode, is_xml_space};
-use crate::json::{Arena, Chain, Key, NodeId, Span, TEXT, Value};
+use super::{DEPTH_MAX, NAMES, is_xml_space};
+use crate::encoded::{Encoding, decode};
+use crate::json::{Arena, Chain, Key, Name, NodeId, Span, TEXT, Value, begins_visibly};
 use crate::lanes::{self, equal, escaped, unlettered};
 
 /// An element that is still open.
@@ -61,6 +62,8 @@ enum Look {
     Visible,
     /// Likewise, and as plain as [`Value::Plain`].
     Plain,
+    /// Likewise, and not yet decoded.
+    Encoded,
 }
 
 /// Reads records, one at a time, in memory that is kept for the next.
@@ -74,17 +77,13 @@ impl PlainReader {
     /// Reads `xml`, which must be one element called `name` and nothing else, into `arena`, and
     /// returns its node. `None` if there is something unusual in it; what is then in the arena means
     /// nothing.
-    pub(super) fn read(&mut self, xml: &str, name: &str, arena: &mut Arena) -> Option<NodeId> {
+    pub(super) fn read(&mut self, xml: &str, name: Name, arena: &mut Arena) -> Option<NodeId> {
         arena.load(xml);
         self.outer.clear();
         let mut scan = Scan {
             bytes: xml.as_bytes(),
             at: 0,
         };
-        let tag = scan.bytes.strip_prefix(b"<")?;
-        if name_length(tag) != name.len() || !tag.starts_with(name.as_bytes()) {
-            return None;
-        }
         let mut open = Open::DOCUMENT;
         while let Some(next) = scan.bytes.get(scan.at..scan.at + 2) {
             match next {
@@ -123,7 +122,8 @@ impl PlainReader {
         }
         let is_over = scan.at == xml.len() && self.outer.is_empty();
         let is_alone = open.text.look == Look::Empty;
-        open.entries.only().filter(|_| is_over && is_alone)
+        let root = open.entries.only().filter(|_| is_over && is_alone)?;
+        arena.is_named(root, name).then_some(root)
     }
 }
 
@@ -134,6 +134,7 @@ fn value(mut entries: Chain, text: Text, arena: &mut Arena) -> Value {
         Look::Empty | Look::Blank => Value::Null,
         Look::Visible => Value::String(text.span),
         Look::Plain => Value::Plain(text.span),
+        Look::Encoded => Value::Encoded(text.span),
     };
     if entries.first().is_none() {
         return text;
@@ -170,6 +171,15 @@ impl Text {
         Self { span, look }
     }
 
+    /// The span of what the text stands for.
+    fn decoded(self, arena: &mut Arena) -> Span {
+        if self.look != Look::Encoded {
+            return self.span;
+        }
+        let raw = arena.bytes(self.span).to_vec();
+        arena.write_text(|text| decode(&raw, Encoding::Text, text))
+    }
+
     /// The text with another piece behind it. `None` if joining them is not worth knowing how.
     fn and(self, piece: Self, arena: &mut Arena) -> Option<Self> {
         match (self.look, piece.look) {
@@ -177,7 +187,9 @@ impl Text {
             (Look::Empty, _) | (Look::Blank, Look::Blank) => Some(piece),
             (Look::Blank, _) => None,
             _ => {
-                let span = arena.join_two(self.span, piece.span)?;
+                let second = piece.decoded(arena);
+                let first = self.decoded(arena);
+                let span = arena.join_two(first, second)?;
                 let look = Look::Visible;
                 Some(Self { span, look })
             }
@@ -342,18 +354,13 @@ impl<'a> Scan<'a> {
     /// Passes over the rest of a text that begins at `start` and holds something special here.
     #[inline(never)]
     fn unusual_text(&mut self, start: usize, arena: &mut Arena) -> Option<Text> {
-        let decides = |lanes| equal(lanes, b'<') | Encoding::Text.special(lanes);
-        let first = self.at + lanes::find(self.rest(), decides)?;
-        self.at = first + memchr::memchr(b'<', &self.bytes[first..])?;
-        let span = if first == self.at {
-            Span::new(start..self.at)
-        } else {
-            let (before, encoded) = (&self.bytes[start..first], &self.bytes[first..self.at]);
-            arena.write_text(|text| {
-                text.extend_from_slice(before);
-                decode(encoded, Encoding::Text, text);
-            })
-        };
+        self.at += memchr::memchr(b'<', self.rest())?;
+        let first = self.bytes[start..self.at].trim_ascii_start().first();
+        if first.is_some_and(|&first| first != b'&' && begins_visibly(first)) {
+            let (span, look) = (Span::new(start..self.at), Look::Encoded);
+            return Some(Text { span, look });
+        }
+        let span = self.decoded(start, self.at, Encoding::Text, arena);
         Some(Text::new(span, Look::Visible, arena))
     }
 
