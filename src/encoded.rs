@@ -15,7 +15,7 @@ pub(crate) enum Encoding {
 impl Encoding {
     /// Marks bytes that do not stand for themselves, as far as this encoding goes.
     #[inline(always)]
-    pub(crate) fn special(self, lanes: Lanes) -> Lanes {
+    fn special(self, lanes: Lanes) -> Lanes {
         let special = equal(lanes, b'\r') | equal(lanes, 0);
         match self {
             Self::CharacterData => special,

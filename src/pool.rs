@@ -8,9 +8,10 @@
 //! All threads do the same: they take the source, cut the next batch of records out of it, hand the
 //! source on, and transcode the batch. So no thread waits for another as long as cutting takes less
 //! than its share, records are transcoded where they were inflated and are still in the cache, and a
-//! thread that the system has put aside holds up its own batch only. Whoever has the source queues
-//! the promise of its batch before handing it on: promises are in the order of the batches, and do
-//! not depend on who is fast. The queue is short, so what is under way is bounded.
+//! thread that the system has put aside holds up its own batch only. If all others wait nevertheless,
+//! whoever has the source makes do with a smaller batch. It queues the promise of its batch before
+//! handing the source on: promises are in the order of the batches, and their records do not depend
+//! on who is fast. The queue is short, so what is under way is bounded.
 //!
 //! Where the tags of a record don't match, only the one who cuts can say where it ends, and that
 //! changes everything behind it. It has to be asked for perhaps once in ten million records. So the
@@ -20,8 +21,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use crate::message::Transcoder;
@@ -31,6 +34,9 @@ use crate::source::{Cut, Read, Reads, Source, SourceError, Step};
 
 /// How much XML one batch holds before it is handed over, in bytes. It may hold one record more.
 const BATCH_BYTES: usize = 1024 * 1024;
+
+/// How much it holds at least while all other threads wait: handing over costs something too.
+const BATCH_BYTES_MIN: usize = BATCH_BYTES / 4;
 
 /// A fixed share for each record of a batch, so that the number of tiny ones is bounded too.
 const RECORD_BYTES: usize = 64;
@@ -151,9 +157,11 @@ struct Batch {
 }
 
 impl Batch {
-    /// Cuts the next records out of a source; none, and nothing behind them, if it is over.
-    fn fill(&mut self, source: &mut Source) {
-        while self.bytes.len() + RECORD_BYTES * self.cuts.len() < BATCH_BYTES
+    /// Cuts the next records out of a source, fewer if that is urgent; none, and nothing behind them,
+    /// if it is over.
+    fn fill(&mut self, source: &mut Source, is_urgent: impl Fn() -> bool) {
+        let is_full = |size| size >= BATCH_BYTES || size >= BATCH_BYTES_MIN && is_urgent();
+        while !is_full(self.bytes.len() + RECORD_BYTES * self.cuts.len())
             && self.then.is_none()
             && let Some(step) = source.step()
         {
@@ -208,9 +216,32 @@ struct Done {
     is_unbalanced: bool,
 }
 
+/// The source that the threads share.
+struct Shared {
+    source: Mutex<Source>,
+    threads: usize,
+    /// How many threads wait for it.
+    waiting: AtomicUsize,
+}
+
+impl Shared {
+    /// Waits for the source; `None` if that has panicked.
+    fn take(&self) -> Option<MutexGuard<'_, Source>> {
+        self.waiting.fetch_add(1, Relaxed);
+        let source = self.source.lock().ok();
+        self.waiting.fetch_sub(1, Relaxed);
+        source
+    }
+
+    /// Whether all threads but one wait, and there are others.
+    fn is_urgent(&self) -> bool {
+        self.threads > 1 && self.waiting.load(Relaxed) == self.threads - 1
+    }
+}
+
 /// The threads.
 struct Crew {
-    source: Arc<Mutex<Source>>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// What each batch will become, in the order in which they were cut.
     promises: Receiver<Receiver<Done>>,
@@ -219,15 +250,19 @@ struct Crew {
 impl Crew {
     fn new(source: Source, threads: usize) -> Self {
         let transcoders: Vec<_> = (0..threads).map(|_| source.transcoder()).collect();
-        let source = Arc::new(Mutex::new(source));
+        let shared = Arc::new(Shared {
+            source: Mutex::new(source),
+            threads,
+            waiting: AtomicUsize::new(0),
+        });
         let (sender, promises) = sync_channel(threads * BATCHES_WAITING);
         let start = |transcoder| {
-            let (source, promises) = (Arc::clone(&source), sender.clone());
-            start(move || work(&source, transcoder, &promises))
+            let (shared, promises) = (Arc::clone(&shared), sender.clone());
+            start(move || work(&shared, transcoder, &promises))
         };
         Self {
             threads: transcoders.into_iter().map(start).collect(),
-            source,
+            shared,
             promises,
         }
     }
@@ -244,8 +279,8 @@ impl Crew {
         for thread in self.threads {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
-        let source = Arc::into_inner(self.source).expect("the threads have ended");
-        source.into_inner().expect("no thread has panicked")
+        let shared = Arc::into_inner(self.shared).expect("the threads have ended");
+        shared.source.into_inner().expect("no thread has panicked")
     }
 }
 
@@ -261,11 +296,11 @@ fn start(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 }
 
 /// Cuts batches out of the source when it is free, and transcodes them when it is not.
-fn work(source: &Mutex<Source>, mut transcoder: Transcoder, promises: &SyncSender<Receiver<Done>>) {
+fn work(shared: &Shared, mut transcoder: Transcoder, promises: &SyncSender<Receiver<Done>>) {
     let mut batch = Batch::default();
     // If the source has panicked, that is enough of it.
-    while let Ok(mut source) = source.lock() {
-        batch.fill(&mut source);
+    while let Some(mut source) = shared.take() {
+        batch.fill(&mut source, || shared.is_urgent());
         let (sender, promise) = sync_channel(1);
         // In the order of the batches, because nobody else has the source now.
         if batch.is_empty() || promises.send(promise).is_err() {
@@ -282,7 +317,6 @@ fn work(source: &Mutex<Source>, mut transcoder: Transcoder, promises: &SyncSende
 mod tests {
     use std::io::{Cursor, Read, Seek, SeekFrom, Write as _};
     use std::path::Path;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{self, Sender};
 
     use flate2::Compression;
@@ -307,7 +341,7 @@ mod tests {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             assert!(self.file.position() < self.breaks_at, "the file is broken");
             let count = self.file.read(buffer)?;
-            self.read.fetch_add(count, Ordering::Relaxed);
+            self.read.fetch_add(count, Relaxed);
             Ok(count)
         }
     }
@@ -360,7 +394,7 @@ mod tests {
             } = watch(threads, u64::MAX);
             assert_eq!(reads.take(taken).count(), taken);
             assert!(dropped.recv().is_err(), "the threads have dropped the file");
-            let ahead = read.load(Ordering::Relaxed) - taken * RECORD_LENGTH;
+            let ahead = read.load(Relaxed) - taken * RECORD_LENGTH;
             assert!(ahead <= threads << 22, "{ahead} bytes ahead of {taken}");
         }
     }
