@@ -449,9 +449,20 @@ impl Arena {
         id
     }
 
-    /// Appends `node` to `chain`.
+    /// Adds a node, and appends it to `chain`.
+    #[inline]
+    pub(crate) fn append_new(&mut self, chain: &mut Chain, key: Key, value: Value, sole: bool) {
+        let node = self.add(key, value, sole);
+        self.link(chain, node);
+    }
+
+    /// Appends `node` to `chain`, wherever it was before.
     pub(crate) fn append(&mut self, chain: &mut Chain, node: NodeId) {
         self.node_mut(node).next = None;
+        self.link(chain, node);
+    }
+
+    fn link(&mut self, chain: &mut Chain, node: NodeId) {
         self.nodes[chain.last_index()].next = Some(node);
         *chain = Chain::new(chain.first().unwrap_or(node), node);
     }

@@ -382,8 +382,7 @@ fn move_items(arena: &mut Arena, container: NodeId, of: Name, items: &mut Chain)
             }
         }
         Value::String(_) | Value::Plain(_) | Value::Encoded(_) => {
-            let item = arena.add(container.key, container.value, false);
-            arena.append(items, item);
+            arena.append_new(items, container.key, container.value, false);
         }
         Value::Absent | Value::Null | Value::Array(_) => (),
     }

@@ -344,30 +344,33 @@ impl Cut {
     ///
     /// # Errors
     /// If its tags don't match: [`Framer::resync`] is to be asked where it ends.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn outcome(
         &self,
         bytes: &[u8],
         text: Option<&str>,
         transcoder: &mut Transcoder,
     ) -> Result<Outcome, Malformed> {
-        let mut transcode = || match text {
-            Some(text) => transcoder.transcode_text(text),
-            None => transcoder.transcode(bytes),
+        let transcoded = match (self.frame.shape, text) {
+            (Shape::Record, Some(text)) => transcoder.transcode_text(text),
+            (Shape::Record, None) => transcoder.transcode(bytes),
+            (Shape::Stray | Shape::Oversized, _) => Err(self.no_record()),
         };
+        match transcoded {
+            Ok(content) => Ok(Outcome::Content(content)),
+            Err(malformed) if malformed.unbalanced => Err(malformed),
+            Err(malformed) => Ok(self.malformed(&malformed, bytes)),
+        }
+    }
+
+    #[cold]
+    fn no_record(&self) -> Malformed {
+        let length = self.frame.position.xml.0 - self.frame.start.0;
         let reason = match self.frame.shape {
-            Shape::Record => match transcode() {
-                Ok(content) => return Ok(Outcome::Content(content)),
-                Err(malformed) if malformed.unbalanced => return Err(malformed),
-                Err(malformed) => return Ok(self.malformed(&malformed, bytes)),
-            },
-            Shape::Stray => "neither a record nor space between records".to_owned(),
-            Shape::Oversized => {
-                let length = self.frame.position.xml.0 - self.frame.start.0;
-                format!("{length} bytes long, more than a record may have")
-            }
+            Shape::Oversized => format!("{length} bytes long, more than a record may have"),
+            _ => "neither a record nor space between records".to_owned(),
         };
-        Ok(self.malformed(&Malformed::new(0, reason), bytes))
+        Malformed::new(0, reason)
     }
 
     fn malformed(&self, malformed: &Malformed, bytes: &[u8]) -> Outcome {

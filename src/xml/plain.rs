@@ -39,8 +39,7 @@ impl Open {
     #[inline(always)]
     fn close(self, parent: &mut Self, arena: &mut Arena) {
         let value = value(self.entries, self.text, arena);
-        let node = arena.add(self.key, value, false);
-        arena.append(&mut parent.entries, node);
+        arena.append_new(&mut parent.entries, self.key, value, false);
     }
 }
 
@@ -99,14 +98,15 @@ impl PlainReader {
                     open.text = open.text.and(piece, arena)?;
                 }
                 [b'<', _] => {
-                    if self.outer.len() == DEPTH_MAX {
-                        return None;
-                    }
                     let (mut inner, mut is_closed) = scan.start_tag(arena)?;
                     if !is_closed {
                         inner.text = scan.text(arena)?;
                         is_closed = scan.bytes.get(scan.at + 1) == Some(&b'/');
                         if !is_closed {
+                            // What is in it is one deeper.
+                            if self.outer.len() + 1 == DEPTH_MAX {
+                                return None;
+                            }
                             self.outer.push(mem::replace(&mut open, inner));
                             continue;
                         }
@@ -149,8 +149,7 @@ fn value(mut entries: Chain, text: Text, arena: &mut Arena) -> Value {
 #[inline(never)]
 fn add_text(entries: &mut Chain, text: Value, arena: &mut Arena) {
     let key = arena.push_name(TEXT);
-    let entry = arena.add(key, text, false);
-    arena.append(entries, entry);
+    arena.append_new(entries, key, text, false);
 }
 
 impl Text {
@@ -311,8 +310,7 @@ impl<'a> Scan<'a> {
         }
         self.at += length + 2;
         let value = self.quoted(quote, arena)?;
-        let entry = arena.add(key, value, true);
-        arena.append(entries, entry);
+        arena.append_new(entries, key, value, true);
         Some(())
     }
 
