@@ -667,7 +667,7 @@ impl Arena {
     }
 }
 
-/// Whether no white space begins with this byte in UTF-8. Of a few that begin some, others begin too.
+/// Whether no white space begins with this byte in UTF-8. If one does, other characters may as well.
 pub(crate) const fn begins_visibly(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xC3..=0xE0 | 0xE4..)
 }
