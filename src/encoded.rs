@@ -31,17 +31,20 @@ impl Encoding {
         lanes::find(raw, |lanes| self.special(lanes))
     }
 
-    /// What the special byte at the start of `raw` stands for, and how many bytes of `raw` do.
+    /// What the ASCII character at the start of `raw` stands for, maybe with others, and how many bytes
+    /// they are.
     pub(crate) fn character(self, raw: &[u8]) -> (char, usize) {
         let line_end = match self {
             Self::Attribute => ' ',
             Self::Text | Self::CharacterData => '\n',
         };
         match raw {
-            [b'&', ..] => reference(raw),
+            [b'&', ..] if self != Self::CharacterData => reference(raw),
             [b'\r', b'\n', ..] => (line_end, 2),
+            [b'\r' | b'\n', ..] => (line_end, 1),
+            [b'\t', ..] if self == Self::Attribute => (' ', 1),
             [0, ..] => (char::REPLACEMENT_CHARACTER, 1),
-            _ => (line_end, 1),
+            _ => (char::from(raw[0]), 1),
         }
     }
 }

@@ -158,11 +158,9 @@ impl Output {
 
     /// Likewise, where `text` is as XML has it: what it stands for.
     pub(super) fn put_encoded(&mut self, text: &[u8], piece: Span) {
+        // Of what does not stand for itself, all but `&` would be escaped too.
         let is_special = |lanes| escaped(lanes) | equal(lanes, b'&');
-        self.put_letters(text, piece, is_special, |raw| match raw[0] {
-            b'&' | b'\r' | 0 => Encoding::Text.character(raw),
-            byte => (char::from(byte), 1),
-        });
+        self.put_letters(text, piece, is_special, |raw| Encoding::Text.character(raw));
     }
 
     /// Appends a piece of `text` as a JSON string, and a comma. Where `is_special` marks a byte,

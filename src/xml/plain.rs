@@ -11,6 +11,7 @@
 //! search for the end of a text also finds out whether JSON has to escape something in it.
 
 use std::mem;
+use std::ops::Range;
 
 use super::{DEPTH_MAX, NAMES, is_xml_space};
 use crate::encoded::{Encoding, decode};
@@ -95,7 +96,7 @@ impl PlainReader {
                 b"<!" if self.outer.is_empty() => return None,
                 b"<!" => {
                     let piece = scan.section(arena)?;
-                    open.text = open.text.and(piece, arena)?;
+                    open.text = open.text.and(piece, &scan, arena)?;
                 }
                 [b'<', _] => {
                     let (mut inner, mut is_closed) = scan.start_tag(arena)?;
@@ -116,7 +117,7 @@ impl PlainReader {
                 }
                 _ => {
                     let piece = scan.text(arena)?;
-                    open.text = open.text.and(piece, arena)?;
+                    open.text = open.text.and(piece, &scan, arena)?;
                 }
             }
         }
@@ -171,23 +172,22 @@ impl Text {
     }
 
     /// The span of what the text stands for.
-    fn decoded(self, arena: &mut Arena) -> Span {
-        if self.look != Look::Encoded {
-            return self.span;
+    fn decoded(self, scan: &Scan<'_>, arena: &mut Arena) -> Span {
+        match self.look {
+            Look::Encoded => scan.decoded(self.span.range(), Encoding::Text, arena),
+            _ => self.span,
         }
-        let raw = arena.bytes(self.span).to_vec();
-        arena.write_text(|text| decode(&raw, Encoding::Text, text))
     }
 
     /// The text with another piece behind it. `None` if joining them is not worth knowing how.
-    fn and(self, piece: Self, arena: &mut Arena) -> Option<Self> {
+    fn and(self, piece: Self, scan: &Scan<'_>, arena: &mut Arena) -> Option<Self> {
         match (self.look, piece.look) {
             (_, Look::Empty) => Some(self),
             (Look::Empty, _) | (Look::Blank, Look::Blank) => Some(piece),
             (Look::Blank, _) => None,
             _ => {
-                let second = piece.decoded(arena);
-                let first = self.decoded(arena);
+                let second = piece.decoded(scan, arena);
+                let first = self.decoded(scan, arena);
                 let span = arena.join_two(first, second)?;
                 let look = Look::Visible;
                 Some(Self { span, look })
@@ -268,7 +268,7 @@ impl<'a> Scan<'a> {
         if opener == COMMENT.0 {
             return Some(Text::EMPTY);
         }
-        let span = self.decoded(start, end, Encoding::CharacterData, arena);
+        let span = self.decoded(start..end, Encoding::CharacterData, arena);
         Some(Text::new(span, Look::Visible, arena))
     }
 
@@ -326,7 +326,7 @@ impl<'a> Scan<'a> {
         let end = start + length;
         self.at = end + 1;
         (self.bytes[end] == quote)
-            .then(|| Value::String(self.decoded(start, end, Encoding::Attribute, arena)))
+            .then(|| Value::String(self.decoded(start..end, Encoding::Attribute, arena)))
     }
 
     /// Passes over the text up to the next `<`.
@@ -358,15 +358,15 @@ impl<'a> Scan<'a> {
             let (span, look) = (Span::new(start..self.at), Look::Encoded);
             return Some(Text { span, look });
         }
-        let span = self.decoded(start, self.at, Encoding::Text, arena);
+        let span = self.decoded(start..self.at, Encoding::Text, arena);
         Some(Text::new(span, Look::Visible, arena))
     }
 
-    /// What the bytes from `start` to `end` stand for, which something in them may change.
-    fn decoded(&self, start: usize, end: usize, encoding: Encoding, arena: &mut Arena) -> Span {
-        let raw = &self.bytes[start..end];
+    /// What the bytes of `range` stand for, which something in them may change.
+    fn decoded(&self, range: Range<usize>, encoding: Encoding, arena: &mut Arena) -> Span {
+        let raw = &self.bytes[range.clone()];
         match encoding.find_special(raw) {
-            None => Span::new(start..end),
+            None => Span::new(range),
             Some(_) => arena.write_text(|text| decode(raw, encoding, text)),
         }
     }
