@@ -33,6 +33,7 @@ impl Encoding {
 
     /// What the ASCII character at the start of `raw` stands for, maybe with others, and how many bytes
     /// they are.
+    #[inline(always)]
     pub(crate) fn character(self, raw: &[u8]) -> (char, usize) {
         let line_end = match self {
             Self::Attribute => ' ',
@@ -63,6 +64,7 @@ pub(crate) fn decode(raw: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
 
 /// The character that the reference at the start of `text` stands for, and the reference's length;
 /// the `&` itself if it starts none.
+#[inline(never)]
 fn reference(text: &[u8]) -> (char, usize) {
     match text {
         // What many lines end with.
